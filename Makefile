@@ -1,0 +1,39 @@
+# make demo | make test | make check | make bench. Each sets up .venv by itself.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export DARKROOM_CACHE ?= $(CURDIR)/$(VENV)/cache
+
+.PHONY: demo test test-slow check bench setup pocket clean
+
+setup: $(VENV)/.done
+
+$(VENV)/.done: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e . pytest hypothesis mypy ruff
+	touch $@
+
+demo: setup
+	$(BIN)/darkroom demo --out darkroom-demo
+
+test: check
+	$(BIN)/python -m pytest
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/mypy
+
+test-slow: setup
+	$(BIN)/python -m pytest -m slow
+
+bench: setup
+	$(BIN)/python bench/train_step.py
+
+# Developers only: builds the pocket model from nothing (hours on two cores).
+pocket: setup
+	nice $(BIN)/python tools/pocket/build.py
+
+clean:
+	rm -rf $(VENV) darkroom-demo runs .mypy_cache .ruff_cache .pytest_cache

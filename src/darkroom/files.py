@@ -1,0 +1,109 @@
+"""Files that are whole or not there: atomic writes, content hashes, folders that can be written."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from darkroom.errors import OutputError
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path` and move it there when the block ends without an error.
+
+    A reader sees the old file or the new one, never half of one. Raises OutputError where the place cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+        os.close(handle)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written: {error.strerror}. Choose another place with --out.") from None
+    part = Path(name)
+    try:
+        yield part
+        with part.open("r+b") as written:  # Windows flushes only what is open for writing
+            os.fsync(written.fileno())
+        part.chmod(0o666 & ~_umask())
+        part.replace(path)
+    except OSError as error:
+        raise OutputError(f"{path}: could not be written whole: {error.strerror or error}. What was there before is unchanged.") from None
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text atomically, with "\\n" line ends on every system."""
+    with atomic(path) as part:
+        part.write_bytes(text.encode("utf-8"))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write indented JSON atomically; NaN and infinity, which JSON does not have, become null."""
+    write_text(path, json.dumps(finite(value), indent=2, ensure_ascii=False, default=str, allow_nan=False) + "\n")
+
+
+def finite(value: Any) -> Any:
+    """The same nested value with null in place of every number that JSON cannot say."""
+    match value:
+        case float() if not math.isfinite(value):
+            return None
+        case dict():
+            return {key: finite(inner) for key, inner in value.items()}
+        case list() | tuple():
+            return [finite(inner) for inner in value]
+        case _:
+            return value
+
+
+def writable_folder(folder: Path) -> Path:
+    """Make the folder and prove that it can be written. Raises OutputError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OutputError(f"{folder}: cannot be written: {reason}. Choose another folder with --out, or change its permissions.") from None
+    return folder
+
+
+def sha256_bytes(data: bytes) -> str:
+    """Hexadecimal SHA-256 of bytes."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file's bytes, read in pieces."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(1 << 22):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def sha256_files(paths: Iterable[Path], root: Path) -> str:
+    """One hash over several files: their names relative to `root` and their contents, in the order of the names."""
+    digest = hashlib.sha256()
+    for path in sorted(paths):
+        digest.update(f"{path.relative_to(root).as_posix()}\0{sha256_file(path)}\n".encode())
+    return digest.hexdigest()
+
+
+def cache_folder() -> Path:
+    """Where caches live: $DARKROOM_CACHE, else ~/.cache/darkroom. It may be deleted at any time."""
+    return Path(os.environ.get("DARKROOM_CACHE") or Path.home() / ".cache" / "darkroom")

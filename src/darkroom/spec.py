@@ -1,0 +1,114 @@
+"""Spec: frozen data that can do one thing. No unknown keys, TOML in and out, "did you mean"."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Self, TypeVar, get_args
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
+
+from darkroom.errors import RecipeError, did_you_mean
+
+Tree = dict[str, Any]
+T = TypeVar("T", bound="Spec")
+
+
+class Spec(BaseModel):
+    """Frozen, complete and readable: every field has a description, and an unknown key is an error that names the nearest one."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    @classmethod
+    def from_tree(cls, tree: Tree, source: str) -> Self:
+        """Make one from nested dictionaries; `source` is what error messages name. Raises RecipeError."""
+        try:
+            return cls.model_validate(tree)
+        except ValidationError as error:
+            raise RecipeError("\n".join(explain(cls, item, source) for item in error.errors())) from None
+
+    def to_toml(self) -> str:
+        """TOML text that `read_toml` and `from_tree` bring back to an equal spec (None is left out: TOML has no null)."""
+        import tomli_w
+
+        return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
+
+
+def read_toml(path: Path) -> Tree:
+    """The file as nested dictionaries. Raises RecipeError where it is missing or not TOML."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        raise RecipeError(f"{path}: there is no such file. `darkroom recipes` lists the recipes that come with Darkroom.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise RecipeError(f'{path}: not readable as TOML: {error}. A recipe is text such as `length = "500 steps"`.') from None
+
+
+def override(tree: Tree, settings: Iterable[str]) -> Tree:
+    """The tree with `path=value` settings laid over it. A value is read as TOML where it is TOML, else as text.
+
+    Raises RecipeError for a setting without "=".
+    """
+    changed: Tree = {key: override(value, ()) if isinstance(value, dict) else value for key, value in tree.items()}
+    for setting in settings:
+        path, equals, value = setting.partition("=")
+        if not equals or not path.strip():
+            raise RecipeError(f'--set {setting}: write it as path=value, for example --set train.length="200 steps".')
+        *parents, last = path.strip().split(".")
+        place = changed
+        for parent in parents:
+            place = place.setdefault(parent, {})
+            if not isinstance(place, dict):
+                raise RecipeError(f"--set {setting}: {parent} is a value, not a table, so that {path} cannot be inside it.")
+        place[last] = _value(value.strip())
+    return changed
+
+
+def _value(text: str) -> Any:
+    try:
+        read = tomllib.loads(f"value = {text}")
+        return read["value"] if len(read) == 1 else text
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def explain(cls: type[BaseModel], item: ErrorDetails, source: str) -> str:
+    """One pydantic error as value, rule and way out."""
+    *parents, last = [str(part) for part in item["loc"]] or [""]
+    path = ".".join([*parents, last])
+    if item["type"] == "extra_forbidden":
+        known = sorted({name for model in _models_at(cls, parents) for name in model.model_fields})
+        everywhere = sorted(key for key, _ in fields(cls))
+        hint = did_you_mean(last, known) or did_you_mean(path, everywhere)
+        return f'{source}: there is no key "{path}".{hint} Known here: {", ".join(known)}.'
+    if item["type"] == "missing":
+        return f'{source}: the key "{path}" is missing. Set it with --set {path}=... or in the file.'
+    if not path:  # a rule of the whole spec
+        return f"{source}: {item['msg'].removeprefix('Value error, ')}."
+    shown = item["input"] if not isinstance(item["input"], dict) else "a table"
+    return f"{source}: {path} = {shown!r}: {item['msg'].removeprefix('Value error, ')}."
+
+
+def _nested(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _nested(inner)
+
+
+def _models_at(cls: type[BaseModel], parents: list[str]) -> list[type[BaseModel]]:
+    found = [cls]
+    for parent in parents:
+        inner = [m for model in found if parent in model.model_fields for m in _nested(model.model_fields[parent].annotation)]
+        found = inner or found  # a list index or the tag of a union is no field: stay where we are
+    return found
+
+
+def fields(cls: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every field below `cls` as ("train.length", FieldInfo), tables included."""
+    for name, info in cls.model_fields.items():
+        yield prefix + name, info
+        for model in _nested(info.annotation):
+            yield from fields(model, f"{prefix}{name}.")

@@ -1,0 +1,72 @@
+"""What several tests share: the pocket model loaded once, the cats, a cache of the test session's own."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import settings
+
+if TYPE_CHECKING:
+    from darkroom.sdxl.model import SDXL
+    from darkroom.train.recipe import Recipe
+
+ROOT = Path(__file__).parents[1]
+SHARED = ROOT.parent / "shared"
+
+settings.register_profile("steady", derandomize=True, deadline=None)
+settings.load_profile("steady")
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["DARKROOM_CACHE"] = tempfile.mkdtemp(prefix="darkroom-test-cache-")
+atexit.register(shutil.rmtree, os.environ["DARKROOM_CACHE"], ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    if not SHARED.is_dir():
+        pytest.skip("../shared is not here")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def cats(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo's six pictures without the captions that lie beside them."""
+    from darkroom import pocket
+
+    folder = tmp_path_factory.mktemp("cats")
+    for picture in (pocket.CATS / "train").glob("*.png"):
+        shutil.copy(picture, folder)
+    return folder
+
+
+@pytest.fixture
+def model() -> Iterator[SDXL]:
+    """The pocket model on the CPU; a test must leave it as it found it."""
+    from darkroom.jobs.base import open_base
+
+    found = open_base("pocket", "cpu", "fp32")
+    yield found
+    assert not any(".lora_" in name for name, _ in found.unet.named_modules()), "an adapter was left on the shared model"
+
+
+@pytest.fixture
+def quick(cats: Path) -> Recipe:
+    """A training of few steps on the cats."""
+    from darkroom.train.recipe import load_recipe
+
+    settings = (
+        "train.length=6 steps",
+        "train.save_every=2 steps",
+        "preview.every=100 steps",
+        "preview.steps=2",
+        "device=cpu",
+        "method.rank=4",
+        "data.batch_size=2",
+    )
+    return load_recipe("demo", settings, data={"images": str(cats), "subject": "TOK cat"})
