@@ -1,0 +1,53 @@
+"""Aspect buckets: each picture goes to the shape that cuts away least, by one cover crop."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from PIL import Image
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How one picture becomes one bucket: scale to `resized` (width, height), cut `bucket` out of it at (top, left)."""
+
+    bucket: tuple[int, int]  # width, height in pixels
+    resized: tuple[int, int]  # width, height in pixels
+    top: int
+    left: int
+
+    @property
+    def lost(self) -> float:
+        """The part of the picture that the crop cuts away, 0 to 1."""
+        return 1 - self.bucket[0] * self.bucket[1] / (self.resized[0] * self.resized[1])
+
+    def apply(self, picture: Image.Image) -> Image.Image:
+        """Scale and cut. The result is exactly `bucket` large."""
+        scaled = picture.resize(self.resized, Image.Resampling.LANCZOS, reducing_gap=3.0)
+        return scaled.crop((self.left, self.top, self.left + self.bucket[0], self.top + self.bucket[1]))
+
+
+def bucket_shapes(resolution: int, step: int, max_aspect: float = 2.0) -> list[tuple[int, int]]:
+    """Widths and heights in multiples of `step` with at most resolution squared pixels and an aspect of at most `max_aspect`.
+
+    For resolution 1024 and step 64 whatever `fit` chooses is one of SDXL's shapes (Podell et al. 2023, appendix I). Raises ValueError
+    where the step is larger than the resolution.
+    """
+    if not 0 < step <= resolution:
+        raise ValueError(f"bucket step {step} must be between 1 and the resolution, {resolution}")
+    shapes = set()
+    for width in range(step, int(resolution * math.sqrt(max_aspect)) + step, step):
+        height = min(resolution**2 // width // step * step, int(width * max_aspect) // step * step)
+        if height >= step and max(width / height, height / width) <= max_aspect:
+            shapes |= {(width, height), (height, width)}
+    return sorted(shapes | {(resolution // step * step,) * 2})
+
+
+def fit(width: int, height: int, shapes: list[tuple[int, int]]) -> Fit:
+    """The bucket whose aspect is nearest (in log), covered and cut about the centre."""
+    aspect = math.log(width / height)
+    bucket = min(shapes, key=lambda s: (abs(math.log(s[0] / s[1]) - aspect), -s[0] * s[1]))
+    scale = max(bucket[0] / width, bucket[1] / height)
+    resized = (max(bucket[0], round(width * scale)), max(bucket[1], round(height * scale)))
+    return Fit(bucket, resized, (resized[1] - bucket[1]) // 2, (resized[0] - bucket[0]) // 2)
