@@ -1,0 +1,246 @@
+"""Pictures and a recipe to a run folder with an adapter in it; and the same again from where it stopped."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from darkroom import __version__
+from darkroom.data.dataset import content_hash, read_folder
+from darkroom.device import hardware
+from darkroom.errors import RunError
+from darkroom.files import sha256_file, write_json
+from darkroom.jobs.base import open_base
+from darkroom.jobs.watch import Silent, Watcher
+from darkroom.train.recipe import Recipe
+from darkroom.train.run import ADAPTER, Run
+
+if TYPE_CHECKING:
+    import torch
+
+    from darkroom.sdxl.model import SDXL
+    from darkroom.train.loop import Trainer
+    from darkroom.train.preflight import Plan
+
+LIBRARIES = ("torch", "diffusers", "transformers", "peft", "safetensors", "pillow", "numpy")
+
+
+class Stopped(KeyboardInterrupt):
+    """Ctrl-C during a training, after its state was saved."""
+
+    def __init__(self, run: Path, step: int) -> None:
+        super().__init__(f"Stopped at step {step}; everything is saved. Go on with: darkroom resume {run}")
+
+
+def prepare(recipe: Recipe) -> tuple[SDXL, Plan]:
+    """The model and the plan: the whole preflight. Raises a DarkroomError for whatever cannot work."""
+    photos = read_folder(_images(recipe), recipe.template)  # before the model: a mistake in the pictures is told at once
+    model = open_base(recipe.base, recipe.device, recipe.train.precision, recipe.base_config)
+    from darkroom.train.preflight import plan
+
+    return model, plan(recipe, photos, model)
+
+
+def _images(recipe: Recipe) -> Path:
+    from darkroom.errors import RecipeError
+
+    if not recipe.data.images:
+        raise RecipeError("data.images is empty: name the folder of your pictures with --images FOLDER.")
+    return Path(recipe.data.images)
+
+
+def run_training(recipe: Recipe, out: Path, watcher: Watcher | None = None, prepared: tuple[SDXL, Plan] | None = None) -> Run:
+    """Train from the first step. Raises a DarkroomError; `Stopped` on Ctrl-C."""
+    model, plan = prepared or prepare(recipe)
+    run = Run.create(out, recipe, receipt(recipe, model, plan))
+    return _go(run, recipe, model, plan, watcher or Silent())
+
+
+def resume_training(folder: Path, watcher: Watcher | None = None) -> Run:
+    """Go on from the newest checkpoint: the result is byte-equal to that of a run that was never interrupted. Raises RunError."""
+    run = Run.open(folder)
+    recipe = run.recipe
+    if run.finished:
+        raise RunError(f"{folder}: is finished; its adapter is {folder / ADAPTER}. To train longer, start a new run with a larger train.length.")
+    model, plan = prepare(recipe)
+    then, now = run.facts, receipt(recipe, model, plan)
+    for what in ("pictures_sha256", "base_sha256"):
+        if then[what] != now[what]:
+            thing = {"pictures_sha256": "pictures or captions", "base_sha256": "base model"}[what]
+            raise RunError(f"{folder}: the {thing} changed since the run began, so that it cannot go on exactly. Put them back, or start a new run.")
+    return _go(run, recipe, model, plan, watcher or Silent())
+
+
+def _go(run: Run, recipe: Recipe, model: SDXL, plan: Plan, watcher: Watcher) -> Run:
+    from darkroom.train.loop import Trainer, fit
+
+    attached = recipe.method.attach(model, recipe.train.seed)
+    try:
+        trainer = Trainer(recipe, plan, model, attached)
+        start = _restore(run, trainer, watcher)
+        trainer.encode_all(lambda done, total: watcher.move("encoding", done, total))
+        if start == 0:
+            _previews(run, recipe, model, 0, watcher)
+        began, loss = time.perf_counter(), 0.0
+        step = start
+        with _polite() as asked:
+            for step, figures in fit(trainer, start, plan.steps):
+                loss = figures["loss"] if step == start + 1 else 0.95 * loss + 0.05 * figures["loss"]
+                run.log({"step": step, **figures})
+                speed = (step - start) / (time.perf_counter() - began)
+                watcher.move("training", step, plan.steps, f"loss {loss:.4f}  {speed:.1f} steps/s")
+                if step % plan.save_every == 0 or step == plan.steps or asked.is_set():
+                    _save(run, recipe, model, trainer, step)
+                if asked.is_set() and step < plan.steps:
+                    raise Stopped(run.folder, step)
+                if step % plan.preview_every == 0 or step == plan.steps:
+                    _previews(run, recipe, model, step, watcher)
+        _finish(run, recipe, model, trainer, time.perf_counter() - began, step - start)
+    finally:
+        attached.detach()
+    return run
+
+
+def _restore(run: Run, trainer: Trainer, watcher: Watcher) -> int:
+    saved = run.checkpoints()
+    if not saved:
+        run.forget_after(0)
+        return 0
+    trainer.load_state(*saved[-1].load())
+    run.forget_after(saved[-1].step)
+    watcher.say(f"Going on from step {saved[-1].step}.")
+    return saved[-1].step
+
+
+def _dtype(recipe: Recipe) -> torch.dtype:
+    import torch
+
+    return {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[recipe.train.save_dtype]
+
+
+def _write_adapter(path: Path, recipe: Recipe, model: SDXL, trainer: Trainer, step: int) -> None:
+    from darkroom.sdxl.formats import write_adapter
+
+    write_adapter(path, trainer.attached.tensors(_dtype(recipe)), adapter_metadata(recipe, model, trainer, step))
+
+
+def adapter_metadata(recipe: Recipe, model: SDXL, trainer: Trainer, step: int) -> dict[str, str]:
+    """What readers look for in the header (modelspec 1.0.1 and kohya's ss_ keys). No clock: equal trainings give equal bytes."""
+    resolution = recipe.data.resolution or model.resolution
+    return {
+        "modelspec.sai_model_spec": "1.0.1",
+        "modelspec.architecture": "stable-diffusion-xl-v1-base/lora",
+        "modelspec.implementation": "https://github.com/Stability-AI/generative-models",
+        "modelspec.title": recipe.data.subject or recipe.about,
+        "modelspec.resolution": f"{resolution}x{resolution}",
+        "modelspec.trigger_phrase": recipe.trigger,
+        "modelspec.prediction_type": trainer.schedule.prediction.removesuffix("_prediction"),
+        "ss_base_model_version": "sdxl_base_v1-0",
+        "ss_sd_model_name": Path(recipe.base).name,
+        "ss_output_name": recipe.trigger,
+        "ss_resolution": f"({resolution}, {resolution})",
+        "ss_num_train_images": str(len(trainer.plan.photos)),
+        "ss_seed": str(recipe.train.seed),
+        "ss_steps": str(step),
+        "ss_learning_rate": str(recipe.optimizer.rate),
+        "ss_optimizer": recipe.optimizer.kind,
+        "ss_lr_scheduler": recipe.optimizer.schedule,
+        "ss_min_snr_gamma": str(recipe.objective.min_snr or None),
+        "ss_noise_offset": str(recipe.objective.noise_offset or None),
+        "ss_mixed_precision": str(model.dtype).removeprefix("torch."),
+        "ss_v2": "False",
+        "darkroom.version": __version__,
+        "darkroom.base_sha256": model.hash,
+        "darkroom.pictures_sha256": content_hash(trainer.plan.photos),
+        **trainer.attached.metadata(),
+    }
+
+
+def _save(run: Run, recipe: Recipe, model: SDXL, trainer: Trainer, step: int) -> None:
+    tensors, facts = trainer.state()
+    run.save(step, tensors, facts, lambda path: _write_adapter(path, recipe, model, trainer, step))
+
+
+def _previews(run: Run, recipe: Recipe, model: SDXL, step: int, watcher: Watcher) -> None:
+    """Pictures as they look now, by the sampler of `generate`, under the adapter that is being learned."""
+    from darkroom.sampling.draw import complete, draw
+    from darkroom.sampling.request import Request, save_png
+
+    prompts = recipe.preview.prompts or (recipe.template,)
+    for index, prompt in enumerate(prompts):
+        request = Request(prompt=prompt, base=recipe.base, seed=recipe.preview.seed + index, steps=recipe.preview.steps, guidance=recipe.preview.guidance)
+        whole = complete(model, request)
+        save_png(draw(model, whole), whole, run.folder / "previews" / f"{step:06d}_{index}.png")
+        watcher.move("previews", index + 1, len(prompts))
+
+
+def _finish(run: Run, recipe: Recipe, model: SDXL, trainer: Trainer, seconds: float, taken: int) -> None:
+    _write_adapter(run.folder / ADAPTER, recipe, model, trainer, trainer.plan.steps)
+    results = {
+        "adapter_sha256": sha256_file(run.folder / ADAPTER),
+        "steps": trainer.plan.steps,
+        "seconds_of_last_sitting": round(seconds, 2),
+        "seconds_per_step": round(seconds / max(1, taken), 4),
+        "peak_memory_mib": peak_memory_mib(),
+    }
+    write_json(run.folder / "facts.json", run.facts | {"result": results})
+
+
+def receipt(recipe: Recipe, model: SDXL, plan: Plan) -> dict[str, Any]:
+    """Everything the result depends on, and where it was made."""
+    return {
+        "darkroom": __version__,
+        "python": platform.python_version(),
+        "libraries": {name: importlib.metadata.version(name) for name in LIBRARIES},
+        "hardware": hardware(),
+        "device": str(model.device),
+        "precision": str(model.dtype).removeprefix("torch."),
+        "seed": recipe.train.seed,
+        "base": recipe.base,
+        "base_sha256": model.hash,
+        "base_files": model.hashes,
+        "pictures_sha256": content_hash(plan.photos),
+        "pictures": [{"file": p.path.name, "sha256": p.sha256, "width": p.width, "height": p.height, "caption": p.caption} for p in plan.photos],
+        "preflight": plan.facts,
+    }
+
+
+def peak_memory_mib() -> int:
+    """The most this process has held: of the GPU where there is one, else of main memory (0 where the system does not tell)."""
+    import torch
+
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated() >> 20)
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(peak >> (20 if platform.system() == "Darwin" else 10))
+
+
+@contextmanager
+def _polite() -> Iterator[threading.Event]:
+    """Within the block the first Ctrl-C only asks: the step is finished and saved. A second one interrupts at once."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+
+    def ask(number: int, frame: object) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+
+    before = signal.signal(signal.SIGINT, ask)
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGINT, before)

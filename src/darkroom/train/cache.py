@@ -1,0 +1,68 @@
+"""Latents and text, encoded once and kept under a name made of everything they depend on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from PIL import Image
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from darkroom.data.buckets import Fit
+from darkroom.data.dataset import Photo
+from darkroom.errors import DarkroomError
+from darkroom.files import atomic, cache_folder, sha256_bytes
+from darkroom.sdxl import latents, text
+from darkroom.sdxl.model import SDXL
+
+CODE_VERSION = 1  # raise it when what is encoded changes
+
+
+def _kept(key: dict[str, object], make: Callable[[], dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """The tensors under the hash of `key`, made and kept where they are not there yet. A damaged file is made anew."""
+    name = sha256_bytes(json.dumps(key | {"code": CODE_VERSION}, sort_keys=True, default=str).encode())
+    path: Path = cache_folder() / "encoded" / name[:2] / f"{name}.safetensors"
+    if path.is_file():
+        try:
+            return load_file(path)
+        except (SafetensorError, OSError):
+            path.unlink(missing_ok=True)
+    made = {key: value.contiguous() for key, value in make().items()}
+    try:
+        with atomic(path) as part:
+            save_file(made, part)
+    except DarkroomError:
+        pass  # a cache that cannot be written costs time, never the run
+    return made
+
+
+def photo_latents(model: SDXL, photo: Photo, fit: Fit, flipped: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and standard deviation (4, h, w) of one picture's latents, by picture bytes, crop, autoencoder and precision."""
+
+    def make() -> dict[str, torch.Tensor]:
+        picture = fit.apply(photo.read())
+        if flipped:
+            picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        mean, std = latents.encode(model, [picture])
+        return {"mean": mean[0], "std": std[0]}
+
+    vae = {name: digest for name, digest in model.hashes.items() if name.startswith("vae/") or "/" not in name}
+    key = {"what": "latents", "picture": photo.sha256, "fit": vars(fit), "flipped": flipped, "vae": vae, "dtype": str(model.dtype), "device": model.device.type}
+    found = _kept(key, make)
+    return found["mean"], found["std"]
+
+
+def caption_text(model: SDXL, caption: str) -> text.Text:
+    """One caption as the text encoders give it (1, ...), by caption, encoders and precision."""
+
+    def make() -> dict[str, torch.Tensor]:
+        with torch.no_grad():
+            found = text.encode(model, [caption])
+        return {"states": found.states.cpu(), "pooled": found.pooled.cpu()}
+
+    encoders = {name: digest for name, digest in model.hashes.items() if name.startswith("text") or "/" not in name}
+    found = _kept({"what": "text", "caption": caption, "encoders": encoders, "dtype": str(model.dtype), "device": model.device.type}, make)
+    return text.Text(found["states"], found["pooled"])

@@ -1,0 +1,169 @@
+"""The loop. What a step does is a pure function of (recipe, pictures, model, step, weights): that is why a resume is exact."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+
+from darkroom.device import generator
+from darkroom.errors import RunError
+from darkroom.methods.attached import Attached
+from darkroom.sampling.denoise import size_ids
+from darkroom.sdxl import text
+from darkroom.sdxl.model import SDXL
+from darkroom.sdxl.schedule import Schedule
+from darkroom.train.cache import caption_text, photo_latents
+from darkroom.train.objective import Batch
+from darkroom.train.preflight import Plan
+from darkroom.train.recipe import Recipe
+
+
+class Trainer:
+    """Holds what a step needs; `step(n)` takes it. State in, state out: `state` and `load_state`."""
+
+    def __init__(self, recipe: Recipe, plan: Plan, model: SDXL, attached: Attached) -> None:
+        self.recipe, self.plan, self.model, self.attached = recipe, plan, model, attached
+        self.schedule = Schedule.from_config(model.scheduler_config)
+        self.optimizer = recipe.optimizer.build(attached.groups(recipe.optimizer.rate))
+        self.rates = [group["lr"] for group in self.optimizer.param_groups]
+        self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        half = torch.float16 if model.dtype == torch.float16 else None
+        self.scaler = torch.amp.GradScaler(model.device.type, enabled=half is not None)
+        self.encoded: dict[str, text.Text] = {}
+        self.latents: dict[tuple[int, bool], tuple[torch.Tensor, torch.Tensor]] = {}
+        if recipe.train.gradient_checkpointing:
+            model.unet.enable_gradient_checkpointing()
+            if recipe.method.trains_text:
+                for part in (model.text_encoder, model.text_encoder_2):
+                    if part is not None:
+                        part.train().gradient_checkpointing_enable()  # transformers checkpoints in training mode only; CLIP has no dropout
+
+    def encode_all(self, progress: Callable[[int, int], None]) -> None:
+        """Fill the caches (autoencoder and text) before the first step."""
+        flips = (False, True) if self.recipe.data.flip else (False,)
+        jobs = [(index, flip) for index in range(len(self.plan.photos)) for flip in flips]
+        for done, (index, flip) in enumerate(jobs, 1):
+            self._latent(index, flip)
+            if not self.recipe.method.trains_text:
+                self._text(self.plan.photos[index].caption)
+            progress(done, len(jobs))
+
+    def _latent(self, index: int, flip: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        if (index, flip) not in self.latents:
+            self.latents[index, flip] = photo_latents(self.model, self.plan.photos[index], self.plan.fits[index], flip)
+        return self.latents[index, flip]
+
+    def _text(self, caption: str) -> text.Text:
+        if self.recipe.method.trains_text:
+            return text.encode(self.model, [caption])
+        if caption not in self.encoded:
+            self.encoded[caption] = caption_text(self.model, caption).to(self.model.device, self.model.dtype)
+        return self.encoded[caption]
+
+    def batch(self, number: int) -> Batch:
+        """Batch `number` of the run, on the device. Its draws (latent noise of the encoder, flips, dropout) depend on (seed, number, picture)."""
+        seed, data = self.recipe.train.seed, self.recipe.data
+        latents, texts, rows = [], [], []
+        for index in self.plan.order.batch(number):
+            photo, fit = self.plan.photos[index], self.plan.fits[index]
+            dice = torch.rand(2, generator=generator(seed, "dice", number, photo.sha256))
+            flip = bool(data.flip and dice[0] < 0.5)
+            mean, std = self._latent(index, flip)
+            drawn = torch.randn(mean.shape, generator=generator(seed, "posterior", number, photo.sha256))
+            latents.append(mean + std * drawn)
+            texts.append(self._text("" if dice[1] < data.caption_dropout else photo.caption))
+            left = fit.resized[0] - fit.bucket[0] - fit.left if flip else fit.left
+            rows.append((photo.height, photo.width, fit.top, left, fit.bucket[1], fit.bucket[0]))
+        device, dtype = self.model.device, self.model.dtype
+        found = text.Text.stack(texts).to(device, dtype)
+        # ids stay float32: bfloat16 has no 3025, and the U-Net casts them only after their sinusoids
+        return Batch(torch.stack(latents).to(device), found, size_ids(rows).to(device), torch.ones(len(rows), device=device))
+
+    def predict(self, noisy: torch.Tensor, t: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """The U-Net on a noisy batch."""
+        extra = {"text_embeds": batch.text.pooled, "time_ids": batch.ids}
+        with self._autocast():
+            x, t = noisy.to(self.model.dtype), t.to(noisy.device)
+            out: torch.Tensor = self.model.unet(x, t, batch.text.states, added_cond_kwargs=extra, return_dict=False)[0]
+        return out
+
+    def _autocast(self) -> contextlib.AbstractContextManager[Any]:
+        if self.model.dtype == torch.float32:
+            return contextlib.nullcontext()
+        return torch.autocast(self.model.device.type, self.model.dtype)
+
+    def step(self, number: int) -> dict[str, float]:
+        """Optimizer step `number`, counted from 0. Raises RunError where the loss is no number any more."""
+        accumulate, total = self.recipe.train.accumulate, 0.0
+        self.optimizer.zero_grad(set_to_none=True)
+        for part in range(accumulate):
+            index = number * accumulate + part
+            batch = self.batch(index)
+            noise, t = self._draw(index, batch.latents)
+            losses = self.recipe.objective.losses(self.predict, self.schedule, batch, noise, t)
+            loss = losses.mean() / accumulate
+            if not torch.isfinite(loss):
+                raise RunError(
+                    f"step {number + 1}: the loss is {loss.item()}. The training diverged, and its weights were not saved. Go back to the last checkpoint "
+                    f"with a lower rate than optimizer.rate = {self.recipe.optimizer.rate:g}."
+                )
+            self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            total += loss.item()
+        self.scaler.unscale_(self.optimizer)
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.recipe.train.max_grad_norm)
+        if number == 0 and norm == 0:
+            raise RunError("step 1: every gradient is zero, so that nothing would ever be learned. Check method and train.precision.")
+        factor = self.recipe.optimizer.factor(number, self.plan.steps)
+        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+            group["lr"] = rate * factor
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.attached.after_step()
+        return {"loss": total, "grad_norm": float(norm), "rate": self.rates[0] * factor}
+
+    def _draw(self, index: int, latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Noise (B, 4, h, w) and timesteps (B,) of batch `index`: each picture's own draw."""
+        seed, shape = self.recipe.train.seed, latents.shape[1:]
+        noises, times = [], []
+        for photo in self.plan.order.batch(index):
+            dice = generator(seed, "noise", index, self.plan.photos[photo].sha256)
+            drawn = torch.randn(shape, generator=dice)
+            if self.recipe.objective.noise_offset:
+                drawn = drawn + self.recipe.objective.noise_offset * torch.randn(shape[0], 1, 1, generator=dice)
+            noises.append(drawn)
+            times.append(torch.randint(self.schedule.length, (1,), generator=dice))
+        return torch.stack(noises).to(latents.device), torch.cat(times)
+
+    def state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+        """Everything a resume needs: weights, and the optimizer's numbers as tensors (never a pickle)."""
+        tensors = {f"weights.{name}": tensor.contiguous() for name, tensor in self.attached.state().items()}
+        for index, parameter in enumerate(self.parameters):
+            for key, value in self.optimizer.state[parameter].items():
+                tensors[f"optimizer.{index}.{key}"] = value.detach().cpu().clone().contiguous()
+        return tensors, {"scaler": self.scaler.state_dict()}
+
+    def load_state(self, tensors: dict[str, torch.Tensor], facts: dict[str, Any]) -> None:
+        """Put back what `state` gave. Raises RunError where it belongs to another recipe."""
+        weights = {name.removeprefix("weights."): tensor for name, tensor in tensors.items() if name.startswith("weights.")}
+        mine = {name: tensor.shape for name, tensor in self.attached.state().items()}
+        if mine != {name: tensor.shape for name, tensor in weights.items()}:
+            raise RunError("the checkpoint belongs to another recipe or base: its tensors are not this method's. Start a new run.")
+        self.attached.load_state(weights)
+        for index, parameter in enumerate(self.parameters):
+            prefix = f"optimizer.{index}."
+            found = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+            on_host = {"step"}
+            self.optimizer.state[parameter] = {key: value if key in on_host else value.to(parameter.device) for key, value in found.items()}
+        self.scaler.load_state_dict(facts.get("scaler", {}))
+
+
+def fit(trainer: Trainer, start: int, stop: int) -> Iterator[tuple[int, dict[str, float]]]:
+    """Take steps start..stop-1; after each yield the number of steps done and its figures, seconds included."""
+    for number in range(start, stop):
+        began = time.perf_counter()
+        figures = trainer.step(number)
+        yield number + 1, figures | {"seconds": time.perf_counter() - began}

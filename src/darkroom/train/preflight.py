@@ -1,0 +1,155 @@
+"""What will happen, before it happens: captions as the model sees them, buckets, real batch sizes, steps, memory."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from darkroom.data.batch import Order
+from darkroom.data.buckets import Fit, bucket_shapes, fit
+from darkroom.data.dataset import Photo
+from darkroom.errors import DatasetError, RecipeError
+from darkroom.methods.lora import LoRA
+from darkroom.sdxl.model import SDXL
+from darkroom.sdxl.text import count_tokens
+from darkroom.train.recipe import Recipe
+
+LIMIT = 75  # tokens of a caption that SDXL reads
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A training that can work: its pictures, how each is cut, in which order they come, and for how many steps."""
+
+    photos: list[Photo]
+    fits: list[Fit]
+    order: Order
+    steps: int
+    save_every: int
+    preview_every: int
+    facts: dict[str, Any]
+
+
+def plan(recipe: Recipe, photos: list[Photo], model: SDXL) -> Plan:
+    """Check everything that can be checked without training. Raises DatasetError or RecipeError."""
+    _check_trigger(recipe, photos)
+    resolution = recipe.data.resolution or model.resolution
+    step = recipe.data.bucket_step or (64 if resolution >= 256 else max(model.grain, resolution // 4))
+    for name, value in (("resolution", resolution), ("bucket_step", step)):
+        if value % model.grain:
+            raise RecipeError(f"data.{name} = {value}: must be a multiple of {model.grain} pixels for {model.source}.")
+    if step > resolution:
+        raise RecipeError(f"data.bucket_step = {step}: must not be larger than the resolution, {resolution}.")
+    shapes = bucket_shapes(resolution, step)
+    fits = [fit(photo.width, photo.height, shapes) for photo in photos]
+    order = Order([f.bucket for f in fits], recipe.data.batch_size, recipe.train.seed)
+    per_epoch = order.batches_per_epoch / recipe.train.accumulate
+    steps = recipe.train.length.steps(per_epoch)
+    if steps < 1:
+        raise RecipeError(f'train.length = "{recipe.train.length}": is no training at all. Give at least "1 steps".')
+    facts = {
+        "pictures": len(photos),
+        "captions": _captions(recipe, photos, model),
+        "buckets": _buckets(fits, order),
+        "upscaled": sum(f.resized[0] > p.width for f, p in zip(fits, photos, strict=True)),
+        "batch_size": recipe.data.batch_size,
+        "accumulate": recipe.train.accumulate,
+        "steps": steps,
+        "epochs": round(steps / per_epoch, 2),
+        "memory_mib": memory(recipe, model, max((f.bucket for f in fits), key=lambda b: b[0] * b[1])),
+    }
+    saves, previews = (max(1, d.steps(per_epoch)) for d in (recipe.train.save_every, recipe.preview.every))
+    return Plan(photos, fits, order, steps, saves, previews, facts)
+
+
+def _check_trigger(recipe: Recipe, photos: list[Photo]) -> None:
+    if not recipe.trigger:
+        raise RecipeError('data.subject is empty: say what the pictures show, trigger word first, as in --subject "TOK cat".')
+    without = [p for p in photos if recipe.trigger.lower() not in p.caption.lower().replace(",", " ").split()]
+    if without:
+        more = f" (and {len(without) - 1} more)" if len(without) > 1 else ""
+        raise DatasetError(
+            f'{without[0].path}{more}: the caption from {without[0].caption_source} says "{without[0].caption}", without the trigger word '
+            f'"{recipe.trigger}", which would then never be learned. Put the word in, or choose another with --subject.'
+        )
+
+
+def _captions(recipe: Recipe, photos: list[Photo], model: SDXL) -> list[dict[str, Any]]:
+    counts: dict[str, int] = {caption: count_tokens(model, caption) for caption in {p.caption for p in photos}}
+    rows: list[dict[str, Any]] = [{"file": p.path.name, "caption": p.caption, "from": p.caption_source, "tokens": counts[p.caption]} for p in photos]
+    return [row | {"cut": row["tokens"] > LIMIT} for row in rows]
+
+
+def _buckets(fits: list[Fit], order: Order) -> list[dict[str, Any]]:
+    sizes: dict[tuple[int, int], list[int]] = {}
+    for batch in order.epoch(0):
+        sizes.setdefault(order.buckets[batch[0]], []).append(len(batch))
+    rows = []
+    for bucket, count in sorted(Counter(f.bucket for f in fits).items()):
+        lost = sum(f.lost for f in fits if f.bucket == bucket) / count
+        batches = sorted(sizes[bucket], reverse=True)
+        rows.append({"width": bucket[0], "height": bucket[1], "pictures": count, "batches": batches, "cut_away": round(lost, 3)})
+    return rows
+
+
+def memory(recipe: Recipe, model: SDXL, bucket: tuple[int, int]) -> dict[str, float]:
+    """A forecast in MiB by component. Activations are counted, not guessed: the U-Net runs on the meta device and what autograd keeps is added up."""
+    mib = 1 << 20
+    frozen = {name: sum(p.numel() for p in part.parameters()) for name, part in (*model.parts.items(), ("vae", model.vae))}
+    width = torch.finfo(model.dtype).bits // 8
+    trained = _trained_numbers(recipe.method, model)
+    found = {
+        "model": sum(frozen.values()) * width,
+        "adapter": trained * 4,
+        "gradients": trained * 4,
+        "optimizer": trained * 8,
+        "activations": _activations(recipe, model, bucket),
+    }
+    return {name: round(size / mib, 1) for name, size in (found | {"total": sum(found.values())}).items()}
+
+
+def _trained_numbers(method: LoRA, model: SDXL) -> int:
+    from darkroom.sdxl.formats import adaptable
+
+    total = 0
+    for part, path, module in adaptable(model):
+        if method.wanted(f"{part}.{path}"):
+            weight: torch.Tensor = module.weight
+            total += method.rank * (weight.shape[0] + weight[0].numel())
+    return total
+
+
+def _activations(recipe: Recipe, model: SDXL, bucket: tuple[int, int]) -> int:
+    from diffusers import UNet2DConditionModel
+
+    from darkroom.device import quiet_libraries
+
+    with quiet_libraries(), torch.device("meta"):
+        unet = UNet2DConditionModel.from_config(model.unet.config).to(model.dtype)
+    if recipe.train.gradient_checkpointing:
+        unet.enable_gradient_checkpointing()
+    unet.requires_grad_(False)
+    for path, module in unet.named_modules():
+        if isinstance(module, (torch.nn.Linear, torch.nn.Conv2d)) and recipe.method.wanted(f"unet.{path}"):
+            module.weight.requires_grad_(True)  # the inputs that autograd must keep are those of the changed layers
+    batch, seen = recipe.data.batch_size, {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        if not isinstance(tensor, torch.nn.Parameter):
+            seen[tensor.untyped_storage()._cdata] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    def meta(*shape: int) -> torch.Tensor:
+        return torch.empty(shape, dtype=model.dtype, device="meta", requires_grad=len(shape) == 4)
+
+    config, factor = unet.config, model.pixel_factor
+    pooled = int(model.text_encoder_2.config.projection_dim)
+    extra = {"text_embeds": meta(batch, pooled), "time_ids": meta(batch, 6)}
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        out = unet.train()(meta(batch, 4, bucket[1] // factor, bucket[0] // factor), torch.zeros(batch, device="meta"),
+                           meta(batch, 77, int(config.cross_attention_dim)), added_cond_kwargs=extra).sample  # fmt: skip
+        del out
+    return sum(seen.values())

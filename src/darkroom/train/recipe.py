@@ -1,0 +1,107 @@
+"""A recipe: everything a training depends on but the pictures, as text that a person copies and edits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from darkroom.device import Precision
+from darkroom.errors import RecipeError
+from darkroom.methods import Method
+from darkroom.spec import Spec, Tree, override, read_toml
+from darkroom.train.objective import Diffusion
+from darkroom.train.optimizers import AdamW
+from darkroom.values import DurationField
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+
+
+class Data(Spec):
+    """What is learned from, and how it is cut."""
+
+    images: str = Field("", description="The folder of pictures.")
+    subject: str = Field("", description='What the pictures show, with its trigger word first: "TOK cat".')
+    caption: str = Field("a photo of {subject}", description="Caption of pictures that bring none (the prompt of diffusers' DreamBooth guide).")
+    resolution: int = Field(0, ge=0, le=4096, description="Side in pixels that buckets are made for; 0 is the model's own (1024 for SDXL 1.0).")
+    bucket_step: int = Field(0, ge=0, description="Bucket sides are multiples of this; 0 is 64, or resolution / 4 below 256 px (SDXL: 64).")
+    batch_size: int = Field(4, ge=1, description="Pictures in one forward pass (diffusers' script: 4).")
+    caption_dropout: float = Field(0.0, ge=0, le=1, description="How often a caption is replaced by the empty one, for guidance (0: diffusers' script).")
+    flip: bool = Field(False, description="Mirror pictures now and then. Off: faces and letters are not symmetric.")
+
+
+class Train(Spec):
+    """How long and how carefully."""
+
+    length: DurationField = Field("500 steps", validate_default=True, description='How long: "500 steps" or "20 epochs" (diffusers\' script: 500 steps).')
+    save_every: DurationField = Field("100 steps", validate_default=True, description="How often a checkpoint is kept.")
+    accumulate: int = Field(1, ge=1, description="Batches whose gradients are added up before one optimizer step.")
+    gradient_checkpointing: bool = Field(False, description="Compute activations twice and keep them not: less memory, about a third slower.")
+    precision: Precision = Field("auto", description="Number format of the frozen weights and the forward pass: auto, fp32, bf16, fp16.")
+    save_dtype: Literal["fp32", "fp16", "bf16"] = Field("fp32", description="Number format of the adapter file: fp32 is what was trained, fp16 half as large.")
+    max_grad_norm: float = Field(1.0, gt=0, description="Gradients are scaled down to this norm (diffusers' script: 1).")
+    seed: int = Field(0, ge=0, description="Every random draw follows from it.")
+
+
+class Preview(Spec):
+    """Pictures drawn while it learns, by the very sampler of `darkroom generate`."""
+
+    prompts: tuple[str, ...] = Field((), description="Empty: the caption template.")
+    every: DurationField = Field("100 steps", validate_default=True, description="How often.")
+    seed: int = Field(0, ge=0, description="Where their noise comes from: the same at every step.")
+    steps: int = Field(25, ge=1, le=1000, description="Denoising steps.")
+    guidance: float = Field(5.0, ge=0, le=100, description="Classifier-free guidance (diffusers' default for SDXL: 5).")
+
+
+class Recipe(Spec):
+    """One training, whole."""
+
+    about: str = Field("", description="What the recipe is for.")
+    base: str = Field("pocket", description='"pocket", a diffusers folder, a hub id or a .safetensors checkpoint.')
+    base_config: str = Field("", description="A diffusers folder whose configuration a single-file checkpoint follows; empty: SDXL 1.0's.")
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps.")
+    data: Data = Data()
+    method: Method = Method()
+    objective: Diffusion = Diffusion()
+    optimizer: AdamW = AdamW()
+    train: Train = Train()
+    preview: Preview = Preview()
+
+    @model_validator(mode="after")
+    def _caption_names_subject(self) -> Recipe:
+        if self.data.subject and "{subject}" not in self.data.caption:
+            raise ValueError('data.caption must hold "{subject}", or else the trigger word is never learned')
+        return self
+
+    @property
+    def trigger(self) -> str:
+        """The word that calls the subject up: the first of `subject`."""
+        return self.data.subject.split()[0] if self.data.subject.strip() else ""
+
+    @property
+    def template(self) -> str:
+        """The caption of a picture that brings none."""
+        return self.data.caption.replace("{subject}", self.data.subject.strip())
+
+
+def find_recipe(name: str) -> Path:
+    """A recipe that ships with Darkroom, by name, or a TOML file of your own. Raises RecipeError."""
+    shipped = RECIPES / f"{name}.toml"
+    if shipped.is_file():
+        return shipped
+    if name.endswith(".toml") or "/" in name or "\\" in name:
+        return Path(name)
+    from darkroom.errors import did_you_mean
+
+    known = sorted(path.stem for path in RECIPES.glob("*.toml"))
+    raise RecipeError(f'"{name}" is no recipe.{did_you_mean(name, known)} Known: {", ".join(known)}; or give a .toml file.')
+
+
+def load_recipe(name: str, settings: tuple[str, ...] = (), **given: Tree) -> Recipe:
+    """Read the recipe and lay `--set path=value` over it; `given` are tables set by options such as --images. Raises RecipeError."""
+    path = find_recipe(name)
+    tree = read_toml(path)
+    for table, values in given.items():
+        tree[table] = {**tree.get(table, {}), **values}
+    return Recipe.from_tree(override(tree, settings), path.name)

@@ -1,0 +1,129 @@
+"""The run folder: recipe.toml, facts.json, log.jsonl, steps/000100/, previews/, adapter.safetensors. Whole at every moment."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from darkroom.errors import OutputError, RunError
+from darkroom.files import writable_folder, write_json, write_text
+from darkroom.spec import read_toml
+from darkroom.train.recipe import Recipe
+
+if TYPE_CHECKING:
+    import torch
+
+ADAPTER = "adapter.safetensors"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One folder below steps/: the adapter as it was, and all that an exact resume needs."""
+
+    folder: Path
+
+    @property
+    def step(self) -> int:
+        return int(self.folder.name)
+
+    def load(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+        """Tensors and facts. Raises RunError where the folder is damaged."""
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            facts = json.loads((self.folder / "state.json").read_text(encoding="utf-8"))
+            return load_file(self.folder / "state.safetensors"), facts
+        except (OSError, ValueError, SafetensorError) as error:
+            raise RunError(f"{self.folder}: this checkpoint is damaged ({error}). Delete it to go on from the one before.") from None
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training on disk."""
+
+    folder: Path
+
+    @classmethod
+    def create(cls, folder: Path, recipe: Recipe, facts: dict[str, Any]) -> Run:
+        """A new run folder. Raises OutputError where it cannot be written or holds a run already."""
+        if (folder / "recipe.toml").exists():
+            raise OutputError(f"{folder}: holds a run already. Go on with `darkroom resume {folder}`, or choose another folder with --out.")
+        if folder.is_dir() and any(folder.iterdir()):
+            raise OutputError(f"{folder}: is not empty, and is no run of Darkroom. Choose another folder with --out.")
+        writable_folder(folder)
+        write_text(folder / "recipe.toml", recipe.to_toml())
+        write_json(folder / "facts.json", facts)
+        return cls(folder)
+
+    @classmethod
+    def open(cls, folder: Path) -> Run:
+        """An existing one. Raises RunError."""
+        if not (folder / "recipe.toml").is_file() or not (folder / "facts.json").is_file():
+            raise RunError(f"{folder}: is no run folder (recipe.toml or facts.json is missing). `darkroom train` makes one.")
+        return cls(folder)
+
+    @property
+    def recipe(self) -> Recipe:
+        """The resolved recipe."""
+        return Recipe.from_tree(read_toml(self.folder / "recipe.toml"), str(self.folder / "recipe.toml"))
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Versions, hardware, hashes, results."""
+        found: dict[str, Any] = json.loads((self.folder / "facts.json").read_text(encoding="utf-8"))
+        return found
+
+    @property
+    def finished(self) -> bool:
+        """Whether the last step was taken and the adapter written."""
+        return (self.folder / ADAPTER).is_file()
+
+    def checkpoints(self) -> list[Checkpoint]:
+        """Whole ones, oldest first. A half-written one has another name and is never seen."""
+        found = [Checkpoint(p) for p in sorted((self.folder / "steps").glob("[0-9]*")) if p.is_dir() and p.name.isdigit()]
+        return [c for c in found if (c.folder / "state.json").is_file() and (c.folder / "state.safetensors").is_file()]
+
+    def save(self, step: int, tensors: dict[str, torch.Tensor], facts: dict[str, Any], write_adapter: Any) -> Checkpoint:
+        """Write a checkpoint beside the others and rename it into place. Raises OutputError; what was there before stays."""
+        from safetensors.torch import save_file
+
+        final = self.folder / "steps" / f"{step:06d}"
+        part = final.with_name(f".{final.name}.part")
+        try:
+            shutil.rmtree(part, ignore_errors=True)
+            part.mkdir(parents=True)
+            save_file(tensors, part / "state.safetensors")
+            write_json(part / "state.json", {"step": step, **facts})
+            write_adapter(part / ADAPTER)
+            if final.exists():
+                shutil.rmtree(final)
+            part.rename(final)
+        except OSError as error:
+            shutil.rmtree(part, ignore_errors=True)
+            raise OutputError(f"{final}: the checkpoint could not be written ({error.strerror or error}). Earlier checkpoints are whole.") from None
+        return Checkpoint(final)
+
+    def log(self, row: dict[str, Any]) -> None:
+        """Append one line to log.jsonl."""
+        with (self.folder / "log.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def read_log(self) -> list[dict[str, Any]]:
+        """The log, without a last line that a kill cut in two."""
+        path = self.folder / "log.jsonl"
+        rows = []
+        for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+            try:
+                rows.append(json.loads(line))
+            except ValueError:
+                break
+        return rows
+
+    def forget_after(self, step: int) -> None:
+        """Drop log lines of steps that will be taken again."""
+        rows = [row for row in self.read_log() if row["step"] <= step]
+        write_text(self.folder / "log.jsonl", "".join(json.dumps(row) + "\n" for row in rows))

@@ -1,0 +1,127 @@
+"""Every method keeps its contract: exact attach and detach, a fresh change is none, saved and loaded predicts the same, it learns."""
+
+import pytest
+import torch
+
+from darkroom.jobs.train import prepare
+from darkroom.methods import LoRA
+from darkroom.methods.stack import worn
+from darkroom.sdxl.formats import read_adapter, write_adapter
+from darkroom.train.loop import Trainer
+from darkroom.train.recipe import Recipe
+
+METHODS = {
+    "attention": LoRA(rank=4),
+    "everything": LoRA(rank=2, alpha=1.0, feed_forward=True, convolution=True, text_encoders=True),
+    "text": LoRA(rank=2, attention=False, text_encoders=True),
+}
+
+
+def predict(model):
+    with torch.no_grad():
+        from darkroom.sdxl.text import encode
+
+        text = encode(model, ["a photo of TOK cat"])
+        x = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+        ids = torch.tensor([[64.0, 64, 0, 0, 64, 64]])
+        return model.unet(x, torch.tensor(500), text.states, added_cond_kwargs={"text_embeds": text.pooled, "time_ids": ids}).sample
+
+
+def weights(model):
+    return {f"{part}.{name}": tensor.clone() for part, root in model.parts.items() for name, tensor in root.state_dict().items()}
+
+
+def disturb(attached):
+    """Give every trained tensor a value, as training would."""
+    state = {
+        name: tensor + 0.05 * torch.randn(tensor.shape, generator=torch.Generator().manual_seed(i)) for i, (name, tensor) in enumerate(attached.state().items())
+    }
+    attached.load_state(state)
+
+
+@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS.keys())
+class TestEveryMethod:
+    def test_fresh_changes_nothing_and_detach_is_exact(self, model, method):
+        before, plain, named = weights(model), predict(model), [n for n, _ in model.unet.named_modules()]
+        attached = method.attach(model, seed=3)
+        assert torch.equal(predict(model), plain)
+        disturb(attached)
+        assert not torch.equal(predict(model), plain)
+        attached.detach()
+        after = weights(model)
+        assert before.keys() == after.keys()
+        assert all(torch.equal(before[name], after[name]) for name in before)
+        assert torch.equal(predict(model), plain)
+        assert [n for n, _ in model.unet.named_modules()] == named
+
+    def test_saved_and_worn_predicts_the_same(self, model, method, tmp_path):
+        attached = method.attach(model, seed=3)
+        disturb(attached)
+        learned = predict(model)
+        write_adapter(tmp_path / "a.safetensors", attached.tensors(torch.float32), attached.metadata())
+        attached.detach()
+        with worn(model, [(read_adapter(tmp_path / "a.safetensors", model), 1.0)]):
+            torch.testing.assert_close(predict(model), learned, rtol=1e-5, atol=1e-6)
+        with worn(model, [(read_adapter(tmp_path / "a.safetensors", model), 0.0)]):
+            torch.testing.assert_close(predict(model), predict(model))
+
+    def test_same_seed_same_start(self, model, method):
+        states = []
+        for seed in (3, 3, 4):
+            attached = method.attach(model, seed=seed)
+            states.append(attached.state())
+            attached.detach()
+        assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+        assert any(not torch.equal(states[0][name], states[2][name]) for name in states[0])
+
+    def test_spec_survives_toml(self, method):
+        import tomllib
+
+        recipe = Recipe(method=method)
+        assert Recipe.from_tree(tomllib.loads(recipe.to_toml()), "test") == recipe
+
+    def test_thirty_steps_lower_the_loss(self, quick, method):
+        import tomllib
+
+        tree = tomllib.loads(quick.to_toml())
+        recipe = Recipe.from_tree(tree | {"method": method.model_dump(), "optimizer": {"rate": 3e-3}}, "test")
+        model, plan = prepare(recipe)
+        attached = method.attach(model, 0)
+        try:
+            trainer = Trainer(recipe, plan, model, attached)
+
+            def loss():  # the same batches, noise and timesteps each time
+                with torch.no_grad():
+                    batches = [(trainer.batch(n), n) for n in range(1000, 1008)]
+                    return sum(float(recipe.objective.losses(trainer.predict, trainer.schedule, b, *trainer._draw(n, b.latents)).mean()) for b, n in batches)
+
+            before = loss()
+            for number in range(30):
+                trainer.step(number)
+            assert loss() < before
+        finally:
+            attached.detach()
+
+
+def test_several_worn_at_once_add_up_and_come_off_exactly(model, tmp_path):
+    files = []
+    for seed in range(5):
+        attached = METHODS["everything" if seed % 2 else "attention"].attach(model, seed)
+        disturb(attached)
+        write_adapter(tmp_path / f"{seed}.safetensors", attached.tensors(torch.float32), {})
+        attached.detach()
+        files.append(read_adapter(tmp_path / f"{seed}.safetensors", model))
+    before, plain = weights(model), predict(model)
+    with worn(model, list(zip(files, (0.3, 0.2, 0.3, 0.7, 1.2), strict=True))):
+        stacked = predict(model)
+        path = next(iter(files[0].modules))
+        layer = model.parts[path[0]].get_submodule(path[1])
+        total = sum(
+            w * f.modules[path].alpha / f.modules[path].rank * f.modules[path].up @ f.modules[path].down
+            for f, w in zip(files, (0.3, 0.2, 0.3, 0.7, 1.2), strict=True)
+        )
+        x = torch.randn(3, total.shape[1])
+        torch.testing.assert_close(layer(x), layer.base_layer(x) + x @ total.T, rtol=1e-4, atol=1e-5)
+    assert not torch.equal(stacked, plain)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in weights(model).items())
+    assert torch.equal(predict(model), plain)

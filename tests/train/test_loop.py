@@ -1,0 +1,66 @@
+"""What a step is made of: true sizes, own draws, equal gradients with and without checkpointing."""
+
+import pytest
+import torch
+
+from darkroom.jobs.train import prepare
+from darkroom.train.loop import Trainer
+
+
+@pytest.fixture
+def trainer_for(quick):
+    attached = []
+
+    def make(**changes):
+        recipe = quick
+        for table, values in changes.items():
+            recipe = recipe.model_copy(update={table: getattr(recipe, table).model_copy(update=values)})
+        model, plan = prepare(recipe)
+        attached.append(recipe.method.attach(model, 0))
+        return Trainer(recipe, plan, model, attached[-1])
+
+    yield make
+    for each in attached:
+        each.detach()
+
+
+def test_size_ids_are_true(trainer_for):
+    batch = trainer_for().batch(0)
+    assert batch.ids.tolist() == [[256, 256, 0, 0, 64, 64]] * 2  # the file's size, the crop, the bucket
+    assert batch.weight.tolist() == [1, 1]
+
+
+def test_draws_belong_to_the_picture_not_to_its_place(trainer_for):
+    trainer = trainer_for()
+    noise, t = trainer._draw(3, trainer.batch(3).latents)
+    again, t_again = trainer._draw(3, trainer.batch(3).latents)
+    assert torch.equal(noise, again) and torch.equal(t, t_again)
+    assert not torch.equal(noise[0], noise[1])
+    assert not torch.equal(noise, trainer._draw(4, trainer.batch(4).latents)[0])
+
+
+def test_checkpointing_and_accumulation_change_no_gradient(trainer_for):
+    def gradients(**changes):
+        trainer = trainer_for(**changes)
+        trainer.optimizer.step = lambda *a, **k: None
+        trainer.recipe.train.__dict__["max_grad_norm"] = 1e9
+        trainer.step(0)
+        found = [p.grad.clone() for p in trainer.parameters]
+        trainer.attached.detach()
+        trainer.model.unet.disable_gradient_checkpointing()
+        trainer.attached.detach = lambda: None
+        return found
+
+    plain = gradients()
+    checkpointed = gradients(train={"gradient_checkpointing": True})
+    for a, b in zip(plain, checkpointed, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-7)
+
+
+def test_bf16_trains(quick, tmp_path):
+    from darkroom.jobs.train import run_training
+
+    recipe = quick.model_copy(update={"train": quick.train.model_copy(update={"precision": "bf16"})})
+    run = run_training(recipe, tmp_path / "run")
+    assert run.facts["precision"] == "bfloat16"
+    assert all(0 < row["loss"] < 1 for row in run.read_log())
