@@ -1,0 +1,1 @@
+"""Is it really better? Jobs over jobs: the trial, its report, the demo."""
