@@ -24,6 +24,7 @@ check: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/mypy
+	$(BIN)/python -m pytest tests/test_layers.py
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow

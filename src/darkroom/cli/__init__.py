@@ -1,0 +1,1 @@
+"""The command line: one face over the jobs. It holds no logic of its own."""

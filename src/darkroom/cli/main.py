@@ -1,0 +1,291 @@
+"""`darkroom`: train, resume, generate, trial, demo, recipes.
+
+Exit codes: 0 done; 2 the user's mistake, with one message and no traceback; 1 a fault of ours; 130 stopped with Ctrl-C.
+With --json, standard output holds one JSON object and nothing else. torch is imported by the jobs, never here.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from darkroom import __version__
+from darkroom.errors import DarkroomError
+from darkroom.files import finite
+
+app = typer.Typer(
+    name="darkroom", no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
+    help="Fine-tune Stable Diffusion XL on your own pictures, and see with evidence whether it got better.",
+)  # fmt: skip
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, and nothing else there.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
+Set = Annotated[list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Set any key of the recipe; may be given several times.")]
+
+
+def show(result: dict[str, Any], lines: list[str], as_json: bool) -> None:
+    """The result on standard output, as JSON or in words."""
+    print(json.dumps(finite(result), ensure_ascii=False, default=str, allow_nan=False) if as_json else "\n".join(lines))
+
+
+@app.callback(invoke_without_command=True)
+def root(version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False) -> None:
+    if version:
+        print(f"darkroom {__version__}")
+        raise typer.Exit
+
+
+@app.command("train")
+def train_command(
+    recipe: Annotated[str, typer.Argument(help="A recipe that ships with Darkroom (see `darkroom recipes`) or your own .toml file.")],
+    images: Annotated[str | None, typer.Option(metavar="FOLDER", help="The folder of your pictures.")] = None,
+    subject: Annotated[str | None, typer.Option(help='What they show, trigger word first: "TOK cat".')] = None,
+    base: Annotated[str | None, typer.Option(help="pocket, a diffusers folder, a hub id or a .safetensors checkpoint.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="RUN", help="The run folder to make. Default: runs/RECIPE-TRIGGER-N.")] = None,
+    settings: Set = None,
+    check: Annotated[bool, typer.Option("--check", help="Show the whole preflight and stop before the first step.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Train on your pictures: a recipe and a folder in, a run folder with adapter.safetensors out."""
+    from darkroom.cli.watch import Terminal
+    from darkroom.train.recipe import load_recipe
+
+    data = {key: value for key, value in (("images", images), ("subject", subject)) if value is not None}
+    loaded = load_recipe(recipe, tuple(settings or ()), data=data)
+    if base is not None:
+        loaded = loaded.model_copy(update={"base": base})
+    from darkroom.jobs.train import prepare, run_training
+
+    with Terminal() as watcher:
+        prepared = prepare(loaded)
+        for line in preflight_lines(prepared[1].facts):
+            watcher.say(line)
+        if check:
+            show({"preflight": prepared[1].facts}, ["Nothing was trained (--check). All of this would work."], as_json)
+            return
+        run = run_training(loaded, out or _next_run(recipe, loaded.trigger), watcher, prepared)
+    _show_run(run, as_json)
+
+
+@app.command("resume")
+def resume_command(run: Annotated[Path, typer.Argument(help="The run folder.")], as_json: Json = False) -> None:
+    """Go on with a training that was stopped: the result is the same, byte for byte."""
+    from darkroom.cli.watch import Terminal
+    from darkroom.jobs.train import resume_training
+
+    with Terminal() as watcher:
+        done = resume_training(run, watcher)
+    _show_run(done, as_json)
+
+
+@app.command("generate")
+def generate_command(
+    prompts: Annotated[list[str] | None, typer.Argument(metavar="PROMPT...", help="One or more prompts.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Where the PNGs go. Default: pictures.")] = None,
+    adapter: Annotated[list[str] | None, typer.Option(metavar="FILE[:WEIGHT]", help="An adapter to wear; may be given several times.")] = None,
+    negative: Annotated[str | None, typer.Option(help='What is not wanted. Left out: zeroed embeddings; "": the encoded empty text.')] = None,
+    seed: Annotated[int, typer.Option(help="Of the first picture of each prompt.")] = 0,
+    steps: Annotated[int, typer.Option(help="Denoising steps.")] = 25,
+    guidance: Annotated[float, typer.Option(help="Classifier-free guidance.")] = 5.0,
+    count: Annotated[int, typer.Option(help="Pictures of each prompt, with seeds counted up.")] = 1,
+    base: Annotated[str, typer.Option(help="pocket, a diffusers folder, a hub id or a .safetensors checkpoint.")] = "pocket",
+    width: Annotated[int, typer.Option(help="Pixels; 0 is the model's own.")] = 0,
+    height: Annotated[int, typer.Option(help="Pixels; 0 is the model's own.")] = 0,
+    sampler: Annotated[str, typer.Option(help="euler or ddim.")] = "euler",
+    device: Device = "auto",
+    precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")] = "auto",
+    again: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Draw this picture again from what it carries.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Draw pictures. Each PNG carries its whole request: --again draws the same bytes."""
+    from darkroom.cli.watch import Terminal
+    from darkroom.errors import RecipeError
+    from darkroom.jobs import generate as job
+    from darkroom.sampling.request import Request
+
+    if again is not None:
+        with Terminal() as watcher:
+            path, same = job.again(again, out, device, watcher)
+        words = "the same bytes" if same else "other bytes: another machine, another version, or a file that was re-saved"
+        show({"picture": str(path), "same_bytes": same}, [f"{path}: {words}"], as_json)
+        return
+    if not prompts:
+        raise RecipeError('generate needs a prompt, for example: darkroom generate "a 3d cat on a red background"')
+    if count < 1:
+        raise RecipeError(f"--count {count}: must be at least 1.")
+    if precision not in ("auto", "fp32", "bf16", "fp16"):
+        raise RecipeError(f'--precision "{precision}" is not known. Known: auto, fp32, bf16, fp16.')
+    worn = tuple(job.parse_adapter(text) for text in adapter or ())
+    asked = {
+        "prompt": "", "negative": negative, "base": base, "seed": seed, "steps": steps, "guidance": guidance, "width": width, "height": height,
+        "sampler": sampler,
+    }  # fmt: skip
+    template = Request.from_tree(asked, "generate").model_copy(update={"adapters": worn})
+    with Terminal() as watcher:
+        paths = job.generate(job.requests_for(prompts, template, count), out or Path("pictures"), device, precision, watcher)
+    show({"pictures": [str(path) for path in paths]}, [str(path) for path in paths], as_json)
+
+
+@app.command("trial")
+def trial_command(
+    file: Annotated[Path | None, typer.Argument(metavar="TRIAL.toml", help="A trial of your own; or give --adapter and --prompt.")] = None,
+    adapter: Annotated[list[str] | None, typer.Option(metavar="FILE[:WEIGHT]", help="Compared with the base; each one is an arm.")] = None,
+    prompt: Annotated[list[str] | None, typer.Option(help="May be given several times; at least two.")] = None,
+    prompts: Annotated[Path | None, typer.Option(metavar="FILE", help="A text file with one prompt a line.")] = None,
+    seeds: Annotated[int, typer.Option(help="Pictures of each prompt and arm.")] = 4,
+    reference: Annotated[str, typer.Option(metavar="FOLDER", help="Held-out pictures of the subject, for likeness.")] = "",
+    base: Annotated[str, typer.Option(help="pocket, a diffusers folder, a hub id or a .safetensors checkpoint.")] = "pocket",
+    scorer: Annotated[str, typer.Option(help="A CLIP folder or hub id. Default: pocket's own, or ViT-L/14 from the hub.")] = "",
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where pictures and report go; a stopped trial goes on there.")] = Path("trial"),
+    device: Device = "auto",
+    settings: Set = None,
+    as_json: Json = False,
+) -> None:
+    """Is it better? The same prompts, seeds and noise through two or more arms, scored, compared, and shown in report.html."""
+    from darkroom.cli.watch import Terminal
+    from darkroom.errors import RecipeError
+    from darkroom.evidence.trial import Trial, run_trial
+    from darkroom.jobs.generate import parse_adapter
+    from darkroom.spec import override, read_toml
+
+    if file is not None:
+        tree = read_toml(file)
+    elif adapter:
+        lines = prompts.read_text(encoding="utf-8").splitlines() if prompts else []
+        arms: list[dict[str, Any]] = [{"name": "base"}]
+        for text in adapter:
+            worn = parse_adapter(text)
+            arms.append({"name": f"{Path(worn.file).stem} {worn.weight:g}", "adapters": [worn.model_dump()]})
+        metrics = ["likeness", "clip", "aesthetic"] if reference else ["clip", "aesthetic"]
+        tree = {
+            "title": "Is it better than the base?", "base": base, "arms": arms, "prompts": [*(prompt or ()), *(line for line in lines if line.strip())],
+            "seeds": list(range(1, seeds + 1)), "reference": reference, "scorer": scorer, "metrics": metrics,
+        }  # fmt: skip
+    else:
+        raise RecipeError("trial needs a TRIAL.toml, or --adapter FILE and some --prompt.")
+    trial = Trial.from_tree(override(tree, settings or ()), str(file or "trial"))
+    with Terminal() as watcher:
+        result = run_trial(trial, out, device, watcher=watcher)
+    _show_trial(result, out / "report.html", as_json)
+
+
+@app.command("demo")
+def demo_command(
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where everything goes.")] = Path("darkroom-demo"),
+    as_json: Json = False,
+) -> None:
+    """The whole way on bundled pictures: nine cats, an adapter, a trial, report.html."""
+    from darkroom.cli.watch import Terminal
+    from darkroom.evidence.demo import demo
+
+    with Terminal() as watcher:
+        result = demo(out, watcher)
+    _show_trial(result, Path(result["report"]), as_json)
+
+
+@app.command("recipes")
+def recipes_command(
+    name: Annotated[str | None, typer.Argument(help="Print this one, to be copied and edited.")] = None, as_json: Json = False
+) -> None:  # fmt: skip
+    """List the recipes that ship with Darkroom, or print one."""
+    import tomllib
+
+    from darkroom.train.recipe import RECIPES, find_recipe
+
+    if name is not None:
+        text = find_recipe(name).read_text(encoding="utf-8")
+        show({"name": name, "toml": text}, [text], as_json)
+        return
+    about = {path.stem: tomllib.loads(path.read_text(encoding="utf-8")).get("about", "") for path in sorted(RECIPES.glob("*.toml"))}
+    show({"recipes": about}, [f"{key:<14} {value}" for key, value in about.items()], as_json)
+
+
+def preflight_lines(facts: dict[str, Any]) -> list[str]:
+    """What will happen, in words."""
+    lines = ["captions, as the model sees them:"]
+    groups: dict[tuple[str, int, bool], list[str]] = {}
+    for row in facts["captions"]:
+        groups.setdefault((row["caption"], row["tokens"], row["cut"]), []).append(row["file"])
+    for (caption, tokens, cut), files in list(groups.items())[:12]:
+        files_text = files[0] if len(files) == 1 else f"{len(files)} pictures"
+        lines.append(f'  {files_text}: "{caption}" ({tokens} tokens{", CUT AFTER 75" if cut else ""})')
+    lines += [f"  ... and {len(groups) - 12} more captions"] if len(groups) > 12 else []
+    for row in facts["buckets"]:
+        batches = ", ".join(str(size) for size in row["batches"][:8]) + (", ..." if len(row["batches"]) > 8 else "")
+        lines.append(f"bucket {row['width']} x {row['height']}: {row['pictures']} pictures in batches of {batches}; the crop takes {row['cut_away']:.1%}")
+    if facts["upscaled"]:
+        lines.append(f"{facts['upscaled']} pictures are smaller than their bucket and are enlarged")
+    lines.append(f"{facts['steps']} steps = {facts['epochs']:g} epochs, batch {facts['batch_size']} x {facts['accumulate']} accumulated")
+    memory = facts["memory_mib"]
+    parts = ", ".join(f"{name} {value:g}" for name, value in memory.items() if name != "total")
+    lines.append(f"memory about {memory['total']:.0f} MiB ({parts}), beside the libraries' own")
+    return lines
+
+
+def _show_run(run: Any, as_json: bool) -> None:
+    result = run.facts["result"]
+    adapter = run.folder / "adapter.safetensors"
+    found = {"run": str(run.folder), "adapter": str(adapter), **result}
+    show(found, [f"adapter   {adapter}", f"previews  {run.folder / 'previews'}", f"{result['steps']} steps, {result['seconds_per_step']:.3f} s each"], as_json)
+
+
+def _show_trial(result: dict[str, Any], report: Path, as_json: bool) -> None:
+    verdicts = [row["sentence"] for row in result["comparisons"]]
+    kept = {key: value for key, value in result.items() if key in ("comparisons", "run", "seconds", "arms", "title")}
+    seconds = [f"{result['seconds']:.0f} seconds in all"] if "seconds" in result else []
+    show(kept | {"report": str(report)}, [*verdicts, *seconds, f"report  {report.resolve()}"], as_json)
+
+
+def _next_run(recipe: str, trigger: str) -> Path:
+    stem = f"{Path(recipe).stem}-{''.join(c if c.isalnum() else '-' for c in trigger) or 'run'}"
+    number = 1
+    while (path := Path("runs") / f"{stem}-{number:03d}").exists():
+        number += 1
+    return path
+
+
+def main() -> None:
+    """The command `darkroom`."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run a command line; returns the exit code."""
+    as_json = "--json" in arguments
+    try:
+        result = app(arguments, standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except DarkroomError as error:
+        _complain(str(error), type(error).__name__, as_json)
+        return 2
+    except KeyboardInterrupt as stopped:
+        _complain(str(stopped) or "Stopped.", "Stopped", as_json)
+        return 130
+    except Exception as error:
+        if hasattr(error, "show") and hasattr(error, "exit_code"):  # a usage error of typer's: it knows how to say it
+            if as_json:
+                _complain(getattr(error, "message", str(error)), "UsageError", as_json)
+            else:
+                error.show()
+            return int(error.exit_code)
+        if type(error).__name__ == "Abort":
+            return 130
+        traceback.print_exc()
+        _complain(f"This is a fault of Darkroom, not yours: {type(error).__name__}: {error}. Please report it with the lines above.", "Fault", as_json)
+        return 1
+
+
+def _complain(message: str, kind: str, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps({"error": message, "kind": kind}, ensure_ascii=False))
+    else:
+        print(f"darkroom: {message}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

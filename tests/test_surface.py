@@ -1,0 +1,112 @@
+"""What a user can hold on to: the public names and the options of the command line. And asking for help is quick."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import darkroom
+
+HEAVY = ["torch", "diffusers", "transformers", "numpy"]
+
+# A new option is a promise for years: add it here on purpose.
+OPTIONS = {
+    "": "--version",
+    "train": "--base --check --images --json --out --set --subject",
+    "resume": "--json",
+    "generate": ("--adapter --again --base --count --device --guidance --height --json --negative --out --precision --sampler --seed --steps --width"),
+    "trial": "--adapter --base --device --json --out --prompt --prompts --reference --scorer --seeds --set",
+    "demo": "--json --out",
+    "recipes": "--json",
+}
+
+PROBE = f"""
+import contextlib, io, json, sys
+
+def heavy():
+    return sorted(set(sys.modules) & set({HEAVY!r}))
+
+import darkroom
+report = {{"after import": heavy(), "help": {{}}, "options": {{}}}}
+from darkroom.cli.main import app, run
+import typer.main
+root = typer.main.get_command(app)
+for name, command in [("", root), *root.commands.items()]:
+    words = io.StringIO()
+    with contextlib.redirect_stdout(words):
+        code = run([name, "--help"] if name else ["--help"])
+    report["help"][name] = {{"code": code, "heavy": heavy(), "text": words.getvalue()}}
+    report["options"][name] = sorted(o for p in command.params for o in [*p.opts, *p.secondary_opts] if o.startswith("-"))
+print(json.dumps(report))
+"""
+
+
+@pytest.fixture(scope="module")
+def probe() -> dict[str, Any]:
+    done = subprocess.run([sys.executable, "-c", PROBE], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    report: dict[str, Any] = json.loads(done.stdout)
+    return report
+
+
+def test_public_names_are_sorted_and_unique() -> None:
+    assert darkroom.__all__ == sorted(set(darkroom.__all__))
+
+
+@pytest.mark.parametrize("name", darkroom.__all__)
+def test_every_public_name_is_there(name: str) -> None:
+    found = getattr(darkroom, name)
+    assert found is not None
+    assert getattr(found, "__name__", name) == name, "the name leads to something else"
+
+
+def test_type_checkers_see_the_same_names() -> None:
+    tree = ast.parse(Path(darkroom.__file__).read_text(encoding="utf-8"))
+    block = next(node for node in tree.body if isinstance(node, ast.If))
+    typed = {alias.asname for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    assert typed | {"__version__"} == set(darkroom.__all__)
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="nothing_of_this_name"):
+        _ = darkroom.nothing_of_this_name
+
+
+def test_importing_darkroom_costs_nothing(probe: dict[str, Any]) -> None:
+    assert probe["after import"] == []
+
+
+def test_help_costs_nothing(probe: dict[str, Any]) -> None:
+    assert {name: page["heavy"] for name, page in probe["help"].items() if page["heavy"]} == {}
+
+
+def test_every_command_explains_itself(probe: dict[str, Any]) -> None:
+    for name, page in probe["help"].items():
+        assert page["code"] == 0, name
+        missing = [option for option in probe["options"][name] if option not in page["text"]]
+        assert not missing, f"{name} --help says nothing of {missing}"
+
+
+def test_options_are_frozen(probe: dict[str, Any]) -> None:
+    assert probe["options"] == {name: options.split() for name, options in OPTIONS.items()}
+
+
+def test_help_comes_at_once() -> None:
+    """Below half a second; the best of five, because a busy machine is not our fault."""
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        done = subprocess.run([sys.executable, "-m", "darkroom", "train", "--help"], capture_output=True, text=True, timeout=60)
+        times.append(time.perf_counter() - start)
+        assert done.returncode == 0, done.stderr
+        assert "--images" in done.stdout
+        if times[-1] < 0.5:
+            return
+    pytest.fail(f"`darkroom train --help` took {min(times):.2f} s at best")
