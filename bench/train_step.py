@@ -12,10 +12,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import platform
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -85,10 +87,10 @@ class Plain:
         StableDiffusionXLPipeline.save_lora_weights(folder, unet_lora_layers=layers)
 
 
-def our_recipe(images: Path, steps: int) -> Recipe:
-    """The same training in our words; previews are one denoising step, because the plain side draws none."""
+def our_recipe(images: Path, steps: int, preview_steps: int = 1) -> Recipe:
+    """The same training in our words. A first and a last preview are always drawn: of `preview_steps` denoising steps (the recipe's own: 25)."""
     settings = (
-        f"train.length={steps} steps", f"train.save_every={steps} steps", f"preview.every={steps} steps", "preview.steps=1", "device=cpu",
+        f"train.length={steps} steps", f"train.save_every={steps} steps", f"preview.every={steps} steps", f"preview.steps={preview_steps}", "device=cpu",
         f"data.batch_size={BATCH}", f"method.rank={RANK}", f"method.alpha={RANK}.0",
     )  # fmt: skip
     return load_recipe("dreambooth", settings, data={"images": str(images), "subject": "TOK cat", "caption": "a photo of {subject}"})
@@ -101,48 +103,76 @@ def seconds(work: Callable[[], Any]) -> float:
     return time.perf_counter() - began
 
 
+@contextmanager
+def empty_place() -> Iterator[Path]:
+    """A folder that goes away again, with Darkroom's cache inside it: nothing is read from or left in the user's own."""
+    before = os.environ.get("DARKROOM_CACHE")
+    with tempfile.TemporaryDirectory() as place:
+        os.environ["DARKROOM_CACHE"] = str(Path(place) / "cache")
+        try:
+            yield Path(place)
+        finally:
+            os.environ.pop("DARKROOM_CACHE")
+            os.environ.update({"DARKROOM_CACHE": before} if before is not None else {})
+
+
+def cpu_model() -> str:
+    """What /proc calls the processor, else what Python does."""
+    file = Path("/proc/cpuinfo")
+    lines = file.read_text().splitlines() if file.is_file() else []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor() or platform.machine())
+
+
 def step_times(images: Path, rounds: int, steps: int) -> list[tuple[float, float]]:
     """(ours, plain) seconds a step, by round, the order swapped each time."""
     recipe = our_recipe(images, 500)
     model, plan = prepare(recipe)
     attached = recipe.method.attach(model, 0)
-    trainer, plain = Trainer(recipe, plan, model, attached), Plain(images)
-    trainer.encode_all(lambda done, total: None)
-    sides: list[Callable[[int], Any]] = [trainer.step, plain.step]
-    for side in sides:
-        for number in range(3):
-            side(number)
+    try:
+        trainer, plain = Trainer(recipe, plan, model, attached), Plain(images)
+        assert sum(p.numel() for p in trainer.parameters) == sum(p.numel() for p in plain.parameters), "the sides do not train the same layers"
+        trainer.encode_all(lambda done, total: None)
+        sides: list[Callable[[int], Any]] = [trainer.step, plain.step]
+        turn([lambda side=side: [side(n) for n in range(4)] for side in sides], 0)
+        rows = []
+        for number in range(rounds):
+            first = 4 + number * steps
+            took = turn([lambda side=side, first=first: [side(first + n) for n in range(steps)] for side in sides], number)
+            rows.append((took[0] / steps, took[1] / steps))
+        return rows
+    finally:
+        attached.detach()
+
+
+def turn(works: list[Callable[[], Any]], number: int) -> list[float]:
+    """Seconds of each work, in the order given, taken in the reverse order on every second turn."""
+    took = {index: seconds(works[index]) for index in (range(len(works)) if number % 2 == 0 else reversed(range(len(works))))}
+    return [took[index] for index in range(len(works))]
+
+
+def whole_times(images: Path, rounds: int, steps: int) -> list[tuple[float, float, float]]:
+    """(ours with one-step previews, ours with the recipe's own, plain) seconds from loaded libraries to the adapter file; caches empty."""
+
+    def ours(steps: int, preview_steps: int) -> None:
+        with empty_place() as place:
+            open_base.cache_clear()
+            run_training(our_recipe(images, steps, preview_steps), place / "run")
+
+    def plain(steps: int) -> None:
+        with empty_place() as place:
+            loop = Plain(images)
+            for number in range(steps):
+                loop.step(number)
+            loop.save(place)
+
+    def works(steps: int) -> list[Callable[[], Any]]:
+        return [lambda: ours(steps, 1), lambda: ours(steps, 25), lambda: plain(steps)]
+
+    turn(works(2), 0)  # diffusers imports its pipelines at the first save and preview: not a part of the training
     found = []
-    for round_ in range(rounds):
-        times = {}
-        for side in sides if round_ % 2 == 0 else sides[::-1]:
-            times[side] = seconds(lambda side=side, first=round_ * steps: [side(first + n) for n in range(steps)]) / steps
-        found.append((times[sides[0]], times[sides[1]]))
-    attached.detach()
-    return found
-
-
-def whole_times(images: Path, rounds: int, steps: int) -> list[tuple[float, float]]:
-    """(ours, plain) seconds from a loaded library to the adapter file: model, encoding, training, checkpoint, file; caches empty."""
-
-    def ours(place: Path) -> None:
-        os.environ["DARKROOM_CACHE"] = str(place / "cache")
-        open_base.cache_clear()
-        run_training(our_recipe(images, steps), place / "run")
-
-    def plain(place: Path) -> None:
-        loop = Plain(images)
-        for number in range(steps):
-            loop.step(number)
-        loop.save(place)
-
-    found = []
-    for round_ in range(rounds):
-        times = {}
-        for side in (ours, plain) if round_ % 2 == 0 else (plain, ours):
-            with tempfile.TemporaryDirectory() as place:
-                times[side] = seconds(lambda side=side, place=place: side(Path(place)))
-        found.append((times[ours], times[plain]))
+    for number in range(rounds):
+        slim, full, other = turn(works(steps), number)
+        found.append((slim, full, other))
     return found
 
 
@@ -157,29 +187,33 @@ def summary(pairs: list[tuple[float, float]]) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=8)
-    parser.add_argument("--steps", type=int, default=10, help="steps a side and round")
+    parser.add_argument("--rounds", type=int, default=8, help="rounds of steps (whole runs: at most 3)")
+    parser.add_argument("--steps", type=int, default=10, help="steps a side and round; made even, because an epoch is a batch of 4 and one of 2")
     parser.add_argument("--whole", type=int, default=60, help="steps of a whole run")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    images = pocket.CATS / "train"
+    images, steps = pocket.CATS / "train", options.steps + options.steps % 2
     with tempfile.TemporaryDirectory() as bare, quiet_libraries():
         folder = Path(bare)  # without the captions beside the pictures: one prompt on both sides
         for path in images.glob("*.png"):
             (folder / path.name).write_bytes(path.read_bytes())
-        result = {
-            "a step": summary(step_times(folder, options.rounds, options.steps)),
-            f"a run of {options.whole} steps": summary(whole_times(folder, 3, options.whole)),
-        }
-    facts = {"torch": torch.__version__, "threads": torch.get_num_threads(), "batch": BATCH, "rank": RANK}
+        with empty_place():
+            alone = step_times(folder, options.rounds, steps)
+        whole = whole_times(folder, min(3, options.rounds), options.whole)
+    result = {
+        "a step": summary(alone),
+        f"a run of {options.whole} steps, two previews of 1 step": summary([(slim, plain) for slim, _, plain in whole]),
+        f"a run of {options.whole} steps, two previews of 25 steps": summary([(full, plain) for _, full, plain in whole]),
+    }
+    facts = {"torch": torch.__version__, "threads": torch.get_num_threads(), "cpu": cpu_model(), "batch": BATCH, "rank": RANK}
     if options.json:
         print(json.dumps(facts | {"ratios": result}))
         return
     print(", ".join(f"{key} {value}" for key, value in facts.items()))
     for name, row in result.items():
         print(
-            f"{name:<20} ours / plain: min {row['min']:.2f}  median {row['median']:.2f}  max {row['max']:.2f}"
-            f"   ({row['ours_seconds']:.3f} s against {row['plain_seconds']:.3f} s)"
+            f"{name:<45} ours / plain: min {row['min']:.2f}  median {row['median']:.2f}  max {row['max']:.2f}"
+            f"   [{row['ours_seconds']:.3f} s against {row['plain_seconds']:.3f} s]"
         )
 
 

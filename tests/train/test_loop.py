@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from darkroom.jobs.train import prepare
-from darkroom.train.loop import Trainer
+from darkroom.train.loop import Trainer, checkpointing
 
 
 @pytest.fixture
@@ -44,10 +44,11 @@ def test_checkpointing_and_accumulation_change_no_gradient(trainer_for):
         trainer = trainer_for(**changes)
         trainer.optimizer.step = lambda *a, **k: None
         trainer.recipe.train.__dict__["max_grad_norm"] = 1e9
-        trainer.step(0)
+        with checkpointing(trainer.recipe, trainer.model):
+            assert trainer.model.unet.is_gradient_checkpointing == trainer.recipe.train.gradient_checkpointing
+            trainer.step(0)
         found = [p.grad.clone() for p in trainer.parameters]
         trainer.attached.detach()
-        trainer.model.unet.disable_gradient_checkpointing()
         trainer.attached.detach = lambda: None
         return found
 
@@ -64,3 +65,16 @@ def test_bf16_trains(quick, tmp_path):
     run = run_training(recipe, tmp_path / "run")
     assert run.facts["precision"] == "bfloat16"
     assert all(0 < row["loss"] < 1 for row in run.read_log())
+
+
+def test_a_run_leaves_no_checkpointing_on_the_shared_model(quick, model, tmp_path):
+    """The model outlives the run: the next one must not checkpoint because this one did."""
+    from darkroom.jobs.train import run_training
+
+    changes = {"train": quick.train.model_copy(update={"gradient_checkpointing": True}), "method": quick.method.model_copy(update={"text_encoders": True})}
+    run_training(quick.model_copy(update=changes | {"base": "pocket"}), tmp_path / "run")
+    from darkroom.jobs.base import open_base
+
+    used = open_base(quick.base, quick.device, quick.train.precision, quick.base_config)
+    for root in used.parts.values():
+        assert not root.is_gradient_checkpointing and not root.training

@@ -79,7 +79,7 @@ def resume_training(folder: Path, watcher: Watcher | None = None) -> Run:
 
 
 def _go(run: Run, recipe: Recipe, model: SDXL, plan: Plan, watcher: Watcher) -> Run:
-    from darkroom.train.loop import Trainer, fit
+    from darkroom.train.loop import Trainer, checkpointing, fit
 
     attached = recipe.method.attach(model, recipe.train.seed)
     try:
@@ -90,7 +90,7 @@ def _go(run: Run, recipe: Recipe, model: SDXL, plan: Plan, watcher: Watcher) -> 
             _previews(run, recipe, model, 0, watcher)
         began, loss = time.perf_counter(), 0.0
         step = start
-        with _polite() as asked:
+        with checkpointing(recipe, model), _polite() as asked:
             for step, figures in fit(trainer, start, plan.steps):
                 loss = figures["loss"] if step == start + 1 else 0.95 * loss + 0.05 * figures["loss"]
                 run.log({"step": step, **figures})

@@ -35,12 +35,6 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(model.device.type, enabled=half is not None)
         self.encoded: dict[str, text.Text] = {}
         self.latents: dict[tuple[int, bool], tuple[torch.Tensor, torch.Tensor]] = {}
-        if recipe.train.gradient_checkpointing:
-            model.unet.enable_gradient_checkpointing()
-            if recipe.method.trains_text:
-                for part in (model.text_encoder, model.text_encoder_2):
-                    if part is not None:
-                        part.train().gradient_checkpointing_enable()  # transformers checkpoints in training mode only; CLIP has no dropout
 
     def encode_all(self, progress: Callable[[int, int], None]) -> None:
         """Fill the caches (autoencoder and text) before the first step."""
@@ -159,6 +153,28 @@ class Trainer:
             on_host = {"step"}
             self.optimizer.state[parameter] = {key: value if key in on_host else value.to(parameter.device) for key, value in found.items()}
         self.scaler.load_state_dict(facts.get("scaler", {}))
+
+
+@contextlib.contextmanager
+def checkpointing(recipe: Recipe, model: SDXL) -> Iterator[None]:
+    """Within the block activations are computed twice instead of kept, where the recipe asks for it; afterwards the model is as it was.
+
+    The model outlives the run (`open_base` keeps it): what a run turns on it must turn off.
+    """
+    encoders: list[Any] = [model.text_encoder, model.text_encoder_2] if recipe.method.trains_text else []
+    asked = recipe.train.gradient_checkpointing
+    encoders = [encoder for encoder in encoders if encoder is not None and asked]
+    try:
+        if asked:
+            model.unet.enable_gradient_checkpointing()
+        for encoder in encoders:
+            encoder.train().gradient_checkpointing_enable()  # transformers checkpoints in training mode only; CLIP has no dropout
+        yield
+    finally:
+        if asked:
+            model.unet.disable_gradient_checkpointing()
+        for encoder in encoders:
+            encoder.eval().gradient_checkpointing_disable()
 
 
 def fit(trainer: Trainer, start: int, stop: int) -> Iterator[tuple[int, dict[str, float]]]:
