@@ -8,10 +8,10 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from darkroom.errors import AdapterError, ModelError
-from darkroom.files import atomic, writable_folder
+from darkroom.files import writable_folder
 from darkroom.jobs.base import open_base
 from darkroom.jobs.watch import Silent, Watcher
-from darkroom.sampling.request import Request, Worn, png_bytes, read_request
+from darkroom.sampling.request import Request, Worn, read_request, save_png
 
 PRECISIONS = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 
@@ -65,9 +65,7 @@ def draw_files(work: Iterable[tuple[Request, Path]], device: str = "auto", preci
             whole = complete(model, request).model_copy(update={"adapters": named})
             if request.base_sha256 and whole.base_sha256 != request.base_sha256:
                 raise ModelError(f"{request.base}: is not the model that was used then (its weights changed). Give the old one with --base.")
-            data = png_bytes(draw(model, whole), whole)
-            with atomic(path) as part:
-                part.write_bytes(data)
+            save_png(draw(model, whole), whole, path)
             (watcher or Silent()).move(what, done, total)
 
 
