@@ -11,7 +11,7 @@ setup: $(VENV)/.done
 $(VENV)/.done: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e . pytest hypothesis mypy ruff
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[vision]' pytest hypothesis mypy ruff
 	touch $@
 
 demo: setup
@@ -31,6 +31,7 @@ test-slow: setup
 
 bench: setup
 	$(BIN)/python bench/train_step.py
+	$(BIN)/python bench/draw_sixteen.py
 
 # Developers only: builds the pocket model from nothing (hours on two cores).
 pocket: setup

@@ -21,7 +21,15 @@ OPTIONS = {
     "": "--version",
     "train": "--base --check --images --json --out --set --subject",
     "resume": "--json",
-    "generate": ("--adapter --again --base --count --device --guidance --height --json --negative --out --precision --sampler --seed --steps --width"),
+    "generate": (
+        "--adapter --adapters --again --base --batch --control --count --device --embedding --guidance --height --image --json --keep --language --mask "
+        "--memory --negative --out --outpaint --precision --previews --refiner --sampler --seed --set --steps --strength --tiny --upscale --upscaler --width"
+    ),
+    "grid": (
+        "--adapter --adapters --arm --axis --base --device --embedding --guidance --json --language --memory --negative --out --precision --refiner "
+        "--sampler --seed --set --steps --title"
+    ),
+    "prompt": "--base --embedding --json --language --steps",
     "trial": "--adapter --base --device --json --out --prompt --prompts --reference --scorer --seeds --set",
     "demo": "--json --out",
     "recipes": "--json",

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from darkroom.evidence.trial import Trial as Trial
     from darkroom.evidence.trial import run_trial as run_trial
     from darkroom.jobs.generate import generate as generate
+    from darkroom.jobs.grid import Grid as Grid
+    from darkroom.jobs.grid import run_grid as run_grid
     from darkroom.jobs.train import resume_training as resume_training
     from darkroom.jobs.train import run_training as run_training
     from darkroom.sampling.request import Request as Request
@@ -21,14 +23,15 @@ if TYPE_CHECKING:
     from darkroom.train.recipe import load_recipe as load_recipe
 
 _PLACES = {
-    "Arm": "evidence.trial", "DarkroomError": "errors", "Recipe": "train.recipe", "Request": "sampling.request", "Trial": "evidence.trial",
+    "Arm": "evidence.trial", "DarkroomError": "errors", "Grid": "jobs.grid", "Recipe": "train.recipe", "Request": "sampling.request", "Trial": "evidence.trial",
     "demo": "evidence.demo", "generate": "jobs.generate", "load_recipe": "train.recipe", "resume_training": "jobs.train", "run_training": "jobs.train",
-    "run_trial": "evidence.trial",
+    "run_grid": "jobs.grid", "run_trial": "evidence.trial",
 }  # fmt: skip
 
 __all__ = [
     "Arm",
     "DarkroomError",
+    "Grid",
     "Recipe",
     "Request",
     "Trial",
@@ -37,6 +40,7 @@ __all__ = [
     "generate",
     "load_recipe",
     "resume_training",
+    "run_grid",
     "run_training",
     "run_trial",
 ]

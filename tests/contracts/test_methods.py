@@ -5,7 +5,7 @@ import torch
 
 from darkroom.jobs.train import prepare
 from darkroom.methods import LoRA
-from darkroom.methods.stack import worn
+from darkroom.methods.stack import Wear, worn
 from darkroom.sdxl.formats import read_adapter, write_adapter
 from darkroom.train.loop import Trainer
 from darkroom.train.recipe import Recipe
@@ -60,10 +60,26 @@ class TestEveryMethod:
         learned = predict(model)
         write_adapter(tmp_path / "a.safetensors", attached.tensors(torch.float32), attached.metadata())
         attached.detach()
-        with worn(model, [(read_adapter(tmp_path / "a.safetensors", model), 1.0)]):
+        plain, file = predict(model), read_adapter(tmp_path / "a.safetensors", model)
+        with worn(model, [Wear(file)]) as wearing:
             torch.testing.assert_close(predict(model), learned, rtol=1e-5, atol=1e-6)
-        with worn(model, [(read_adapter(tmp_path / "a.safetensors", model), 0.0)]):
-            torch.testing.assert_close(predict(model), predict(model))
+            wearing.turn("none")
+            assert torch.equal(predict(model), plain)
+        with worn(model, [Wear(file, weight=0.0)]):
+            torch.testing.assert_close(predict(model), plain, rtol=0, atol=0)
+
+    def test_one_branch_alone_wears_it(self, model, method, tmp_path):
+        attached = method.attach(model, seed=3)
+        disturb(attached)
+        write_adapter(tmp_path / "a.safetensors", attached.tensors(torch.float32), attached.metadata())
+        attached.detach()
+        plain, file = predict(model), read_adapter(tmp_path / "a.safetensors", model)
+        with worn(model, [Wear(file)]):
+            learned = predict(model)
+        with worn(model, [Wear(file, branch="unconditional")]) as wearing:
+            assert wearing.splits and torch.equal(predict(model), plain)
+            wearing.turn("unconditional")
+            assert torch.equal(predict(model), learned)
 
     def test_same_seed_same_start(self, model, method):
         states = []
@@ -112,7 +128,7 @@ def test_several_worn_at_once_add_up_and_come_off_exactly(model, tmp_path):
         attached.detach()
         files.append(read_adapter(tmp_path / f"{seed}.safetensors", model))
     before, plain = weights(model), predict(model)
-    with worn(model, list(zip(files, (0.3, 0.2, 0.3, 0.7, 1.2), strict=True))):
+    with worn(model, [Wear(file, weight) for file, weight in zip(files, (0.3, 0.2, 0.3, 0.7, 1.2), strict=True)]):
         stacked = predict(model)
         path = next(iter(files[0].modules))
         layer = model.parts[path[0]].get_submodule(path[1])

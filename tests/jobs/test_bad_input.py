@@ -129,7 +129,7 @@ def test_requests_that_cannot_be(capsys, tmp_path):
     refused(capsys, ["generate", *out], "needs a prompt")
     refused(capsys, ["generate", "a cat", "--steps", "0", *out], "steps", "0")
     refused(capsys, ["generate", "a cat", "--width", "65", *out], "multiple of 16", "64")
-    refused(capsys, ["generate", "a cat", "--sampler", "eular", *out], 'Did you mean "euler"')
+    refused(capsys, ["generate", "a cat", "--sampler", "eular", *out], 'Did you mean "Euler"')
     refused(capsys, ["generate", "a cat", "--device", "cuda:99", *out], "cuda:99", "auto")
     refused(capsys, ["generate", "--again", tmp_path / "none.png"], "none.png", "no such file")
 

@@ -7,8 +7,8 @@ from diffusers import DDIMScheduler, StableDiffusionXLImg2ImgPipeline, StableDif
 
 from darkroom import pocket
 from darkroom.methods import LoRA
-from darkroom.methods.stack import worn
-from darkroom.sampling.draw import complete, draw, draw_latents
+from darkroom.methods.stack import Wear, worn
+from darkroom.sampling.draw import Kit, complete, draw, draw_latents
 from darkroom.sampling.request import Request
 from darkroom.sampling.start import noise
 from darkroom.sdxl.formats import read_adapter, write_adapter
@@ -41,7 +41,7 @@ REQUESTS = {
 @pytest.mark.parametrize("request_", REQUESTS.values(), ids=REQUESTS.keys())
 def test_latents_equal_the_stock_pipeline(model, pipe, request_):
     request = complete(model, request_)
-    assert torch.equal(draw_latents(model, request), theirs(pipe, request))
+    assert torch.equal(draw_latents(Kit(model), request), theirs(pipe, request))
 
 
 def test_ddim_equals_the_stock_pipeline(model, pipe):
@@ -49,7 +49,7 @@ def test_ddim_equals_the_stock_pipeline(model, pipe):
     kept = pipe.scheduler
     pipe.scheduler = DDIMScheduler.from_config(kept.config, clip_sample=False, set_alpha_to_one=False)
     try:
-        assert torch.equal(draw_latents(model, request), theirs(pipe, request))
+        assert torch.equal(draw_latents(Kit(model), request), theirs(pipe, request))
     finally:
         pipe.scheduler = kept
 
@@ -69,9 +69,9 @@ def test_stock_diffusers_loads_our_adapter(model, pipe, tmp_path, method):
     write_adapter(tmp_path / "a.safetensors", attached.tensors(torch.float32), attached.metadata())
     attached.detach()
     request = complete(model, Request(prompt="a photo of TOK cat", seed=5, steps=6))
-    plain = np.asarray(draw(model, request), int)
-    with worn(model, [(read_adapter(tmp_path / "a.safetensors", model), 1.0)]):
-        ours = np.asarray(draw(model, request), int)
+    plain = np.asarray(draw(Kit(model), request), int)
+    with worn(model, [Wear(read_adapter(tmp_path / "a.safetensors", model))]):
+        ours = np.asarray(draw(Kit(model), request), int)
     pipe.load_lora_weights(tmp_path / "a.safetensors")
     try:
         stock = np.asarray(theirs(pipe, request, "pil")[0], int)
@@ -123,5 +123,5 @@ def complete_size(request):
 def test_a_refiner_is_told_from_a_base():
     from darkroom.jobs.base import open_base
 
-    found = open_base.__wrapped__("pocket-refiner", "cpu", "fp32")
+    found = open_base("pocket-refiner", "cpu", "fp32")
     assert found.text_encoder is None and found.unet.config.cross_attention_dim == 96

@@ -1,4 +1,4 @@
-"""`darkroom`: train, resume, generate, trial, demo, recipes.
+"""`darkroom`: generate, grid, prompt, train, resume, trial, demo, recipes.
 
 Exit codes: 0 done; 2 the user's mistake, with one message and no traceback; 1 a fault of ours; 130 stopped with Ctrl-C.
 With --json, standard output holds one JSON object and nothing else. torch is imported by the jobs, never here.
@@ -15,22 +15,18 @@ from typing import Annotated, Any
 import typer
 
 from darkroom import __version__
+from darkroom.cli import draw
+from darkroom.cli.show import Device, Json, Set, show
 from darkroom.errors import DarkroomError
-from darkroom.files import finite
 
 app = typer.Typer(
     name="darkroom", no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
     help="Fine-tune Stable Diffusion XL on your own pictures, and see with evidence whether it got better.",
 )  # fmt: skip
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, and nothing else there.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
-Set = Annotated[list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Set any key of the recipe; may be given several times.")]
-
-
-def show(result: dict[str, Any], lines: list[str], as_json: bool) -> None:
-    """The result on standard output, as JSON or in words."""
-    print(json.dumps(finite(result), ensure_ascii=False, default=str, allow_nan=False) if as_json else "\n".join(lines))
+app.command("generate")(draw.generate_command)
+app.command("grid")(draw.grid_command)
+app.command("prompt")(draw.prompt_command)
 
 
 @app.callback(invoke_without_command=True)
@@ -81,54 +77,6 @@ def resume_command(run: Annotated[Path, typer.Argument(help="The run folder.")],
     with Terminal() as watcher:
         done = resume_training(run, watcher)
     _show_run(done, as_json)
-
-
-@app.command("generate")
-def generate_command(
-    prompts: Annotated[list[str] | None, typer.Argument(metavar="PROMPT...", help="One or more prompts.")] = None,
-    out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Where the PNGs go. Default: pictures.")] = None,
-    adapter: Annotated[list[str] | None, typer.Option(metavar="FILE[:WEIGHT]", help="An adapter to wear; may be given several times.")] = None,
-    negative: Annotated[str | None, typer.Option(help='What is not wanted. Left out: zeroed embeddings; "": the encoded empty text.')] = None,
-    seed: Annotated[int, typer.Option(help="Of the first picture of each prompt.")] = 0,
-    steps: Annotated[int, typer.Option(help="Denoising steps.")] = 25,
-    guidance: Annotated[float, typer.Option(help="Classifier-free guidance.")] = 5.0,
-    count: Annotated[int, typer.Option(help="Pictures of each prompt, with seeds counted up.")] = 1,
-    base: Annotated[str, typer.Option(help="pocket, a diffusers folder, a hub id or a .safetensors checkpoint.")] = "pocket",
-    width: Annotated[int, typer.Option(help="Pixels; 0 is the model's own.")] = 0,
-    height: Annotated[int, typer.Option(help="Pixels; 0 is the model's own.")] = 0,
-    sampler: Annotated[str, typer.Option(help="euler or ddim.")] = "euler",
-    device: Device = "auto",
-    precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")] = "auto",
-    again: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Draw this picture again from what it carries.")] = None,
-    as_json: Json = False,
-) -> None:
-    """Draw pictures. Each PNG carries its whole request: --again draws the same bytes."""
-    from darkroom.cli.watch import Terminal
-    from darkroom.errors import RecipeError
-    from darkroom.jobs import generate as job
-    from darkroom.sampling.request import Request
-
-    if again is not None:
-        with Terminal() as watcher:
-            path, same = job.again(again, out, device, watcher)
-        words = "the same bytes" if same else "other bytes: another machine, another version, or a file that was re-saved"
-        show({"picture": str(path), "same_bytes": same}, [f"{path}: {words}"], as_json)
-        return
-    if not prompts:
-        raise RecipeError('generate needs a prompt, for example: darkroom generate "a 3d cat on a red background"')
-    if count < 1:
-        raise RecipeError(f"--count {count}: must be at least 1.")
-    if precision not in ("auto", "fp32", "bf16", "fp16"):
-        raise RecipeError(f'--precision "{precision}" is not known. Known: auto, fp32, bf16, fp16.')
-    worn = tuple(job.parse_adapter(text) for text in adapter or ())
-    asked = {
-        "prompt": "", "negative": negative, "base": base, "seed": seed, "steps": steps, "guidance": guidance, "width": width, "height": height,
-        "sampler": sampler,
-    }  # fmt: skip
-    template = Request.from_tree(asked, "generate").model_copy(update={"adapters": worn})
-    with Terminal() as watcher:
-        paths = job.generate(job.requests_for(prompts, template, count), out or Path("pictures"), device, precision, watcher)
-    show({"pictures": [str(path) for path in paths]}, [str(path) for path in paths], as_json)
 
 
 @app.command("trial")

@@ -13,10 +13,11 @@ from darkroom import __version__, pocket
 from darkroom.data.dataset import list_pictures
 from darkroom.data.picture import read_picture
 from darkroom.device import Precision
-from darkroom.errors import DarkroomError, DatasetError, RecipeError, did_you_mean
+from darkroom.errors import DatasetError, RecipeError, did_you_mean
 from darkroom.files import atomic, sha256_file, writable_folder, write_json, write_text
 from darkroom.jobs.generate import draw_files
 from darkroom.jobs.watch import Silent, Watcher
+from darkroom.prompt import read
 from darkroom.sampling.request import Request, Worn, read_request
 from darkroom.spec import Spec
 from darkroom.statistics import paired
@@ -69,7 +70,7 @@ class Trial(Spec):
     reference: str = ""
     """A folder of held-out pictures of the subject, for likeness."""
     clip_prompts: tuple[str, ...] = ()
-    """What the clip metric is asked instead of each prompt, in the same order (for example without the trigger word); empty: the prompts."""
+    """What the clip metric is asked instead of each prompt, in the same order (for example without the trigger word); empty: the prompts' bare words."""
     training: str = ""
     """The folder it was trained on, to be shown in the report."""
     confidence: float = Field(0.95, gt=0.5, lt=1)
@@ -157,31 +158,13 @@ def _draw(trial: Trial, out: Path, device: str, precision: Precision, watcher: W
     """All pictures; those that are there already, from an equal request, the same base and the same adapters, are kept."""
     rows, work = [], []
     for arm in trial.arms:
-        hashes = {w.file: sha256_file(Path(w.file)) for w in arm.adapters if Path(w.file).is_file()}
         for p, prompt in enumerate(trial.prompts):
             for seed in trial.seeds:
                 file = f"pictures/{_slug(arm.name)}/{p:03d}-seed{seed}.png"
                 rows.append({"arm": arm.name, "prompt": prompt, "seed": seed, "file": file, "scores": {}})
-                request = trial.request(arm, prompt, seed)
-                if not _drawn(out / file, request, hashes, device, precision):
-                    work.append((request, out / file))
-    draw_files(work, device, precision, watcher, len(work))
+                work.append((trial.request(arm, prompt, seed), out / file))
+    draw_files(work, device, precision, watcher, len(work), resume=True)
     return rows
-
-
-def _drawn(path: Path, request: Request, hashes: dict[str, str], device: str, precision: Precision) -> bool:
-    """Whether the file is whole and was drawn from exactly this. A damaged one is drawn anew."""
-    from darkroom.jobs.base import open_base
-    from darkroom.sampling.draw import complete
-
-    if not path.is_file():
-        return False
-    try:
-        found = read_request(path)
-    except DarkroomError:
-        return False
-    worn = tuple(w.model_copy(update={"sha256": hashes.get(w.file, "")}) for w in request.adapters)
-    return found == complete(open_base(request.base, device, precision), request).model_copy(update={"adapters": worn})
 
 
 def _slug(name: str) -> str:
@@ -196,7 +179,7 @@ def _score(trial: Trial, rows: list[Row], out: Path, device: str, watcher: Watch
     eye = Eye.load(trial.eye, pick_device(device))
     pictures = [read_picture(out / row["file"]) for row in rows]
     references = [read_picture(path) for path in list_pictures(Path(trial.reference))] if trial.reference else []
-    asked = dict(zip(trial.prompts, trial.clip_prompts or trial.prompts, strict=True))
+    asked = dict(zip(trial.prompts, trial.clip_prompts or [read(prompt).words for prompt in trial.prompts], strict=True))
     for done, name in enumerate(trial.metrics, 1):
         scores = METRICS[name](eye, references)(pictures, [asked[row["prompt"]] for row in rows])
         for row, score in zip(rows, scores, strict=True):

@@ -3,29 +3,83 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
+import itertools
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from darkroom.errors import AdapterError, ModelError
+from darkroom.device import Precision
+from darkroom.errors import AdapterError, DarkroomError, did_you_mean
 from darkroom.files import writable_folder
-from darkroom.jobs.base import open_base
+from darkroom.jobs.base import Easel, open_base
 from darkroom.jobs.watch import Silent, Watcher
-from darkroom.sampling.request import Request, Worn, read_request, save_png
+from darkroom.prompt import negative_preset, read
+from darkroom.sampling.request import Branch, Request, Worn, read_request, save_png
 
-PRECISIONS = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
+if TYPE_CHECKING:
+    from darkroom.sampling.memo import Memo
+    from darkroom.sampling.memory import Memory
+    from darkroom.sampling.peek import Previews
+
+PRECISIONS: dict[str, Precision] = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
+BRANCHES: tuple[Branch, ...] = ("both", "conditional", "unconditional")
 
 
 def parse_adapter(text: str) -> Worn:
-    """ "FILE", "FILE:0.8" or a Windows path with a drive letter. Raises AdapterError."""
+    """ "FILE", "FILE:0.8", "FILE:0.8@unconditional", a finished run's folder, or "RUN@500" for its checkpoint of step 500. Raises AdapterError."""
+    left, at, right = text.rpartition("@")
+    if at and right in BRANCHES:
+        return parse_adapter(left).model_copy(update={"branch": right})
     file, colon, weight = text.rpartition(":")
     if colon and file and not Path(text).exists():
         try:
-            return Worn(file=file, weight=float(weight))
+            return Worn(file=_in_run(file), weight=float(weight))
         except ValueError:
             if not weight.startswith(("/", "\\")):
                 raise AdapterError(f'--adapter {text}: "{weight}" is no weight. Write FILE:WEIGHT, for example {file}:0.8.') from None
-    return Worn(file=text)
+    return Worn(file=_in_run(text))
+
+
+def _in_run(file: str) -> str:
+    """A run's folder to its adapter, "RUN@500" to that of step 500."""
+    run, at, step = file.rpartition("@")
+    if at and step.isdigit() and Path(run).is_dir():
+        known = sorted(int(path.name) for path in (Path(run) / "steps").glob("[0-9]*") if path.name.isdigit())
+        if int(step) not in known:
+            raise AdapterError(f"{run}: has no checkpoint of step {step}. It has: {', '.join(map(str, known)) or 'none'}.")
+        return str(Path(run) / "steps" / f"{int(step):06d}" / "adapter.safetensors")
+    return str(Path(file) / "adapter.safetensors") if Path(file).is_dir() else file
+
+
+def resolve(request: Request, folder: Path | None = None) -> Request:
+    """The request with `<lora:...>` tags made into adapters and "@basic" into its words.
+
+    Tags of the prompt are worn by both branches (as everywhere), tags of the negative prompt by the unconditional branch alone. A name is a
+    file's stem below `folder` (None: $DARKROOM_ADAPTERS, else ./adapters). Raises AdapterError for a name that is not there.
+    """
+    found, changes = list(request.adapters), {}
+    sides: tuple[tuple[str, Branch], ...] = (("prompt", "both"), ("negative", "unconditional"))
+    for side, branch in sides:
+        text = getattr(request, side)
+        if text is None:
+            continue
+        said = read(negative_preset(text) if side == "negative" else text, request.language)
+        for tag in said.tags:
+            text_weight = None if tag.text_weight == tag.unet_weight else tag.text_weight
+            found.append(Worn(file=str(_by_name(tag.name, folder)), weight=tag.unet_weight, text_weight=text_weight, branch=branch))
+        changes[side] = said.source
+    return request.model_copy(update={**changes, "adapters": tuple(found)})
+
+
+def _by_name(name: str, folder: Path | None) -> Path:
+    place = folder or Path(os.environ.get("DARKROOM_ADAPTERS", "adapters"))
+    known = {path.stem: path for path in sorted(place.rglob("*.safetensors"))} if place.is_dir() else {}
+    if name not in known:
+        listed = f" It holds: {', '.join(sorted(known)[:12])}." if known else " It holds no .safetensors file."
+        listed = listed if place.is_dir() else " There is no such folder."
+        raise AdapterError(f"<lora:{name}>: no file of this name lies in {place}.{did_you_mean(name, known)}{listed} Name another folder with --adapters.")
+    return known[name]
 
 
 def requests_for(prompts: Sequence[str], template: Request, count: int) -> list[Request]:
@@ -33,49 +87,81 @@ def requests_for(prompts: Sequence[str], template: Request, count: int) -> list[
     return [template.model_copy(update={"prompt": prompt, "seed": template.seed + number}) for prompt in prompts for number in range(count)]
 
 
-def generate(requests: Sequence[Request], out: Path, device: str = "auto", precision: str = "auto", watcher: Watcher | None = None) -> list[Path]:
-    """Draw each request to OUT/NNNN-seedS.png. All must ask for the same base and adapters. Raises a DarkroomError."""
+def generate(requests: Sequence[Request], out: Path, device: str = "auto", precision: Precision = "auto", watcher: Watcher | None = None,
+             memory: Memory = "full", adapters: Path | None = None, previews: Previews | None = None, fill: bool = False) -> list[Path]:  # fmt: skip
+    """Draw each request to OUT/NNNN-seedS.png. `fill`: choose how many are drawn at once. Raises a DarkroomError."""
+    requests = [resolve(request, adapters) for request in requests]
+    if fill:
+        requests = filled(requests, device, precision, memory)
     writable_folder(out)
     first = _next_number(out)
     paths = [out / f"{first + index:04d}-seed{request.seed}.png" for index, request in enumerate(requests)]
-    draw_files(zip(requests, paths, strict=True), device, precision, watcher, len(requests))
+    draw_files(zip(requests, paths, strict=True), device, precision, watcher, len(requests), memory=memory, previews=previews)
     return paths
 
 
-def draw_files(work: Iterable[tuple[Request, Path]], device: str = "auto", precision: str = "auto", watcher: Watcher | None = None, total: int = 0,
-               what: str = "drawing") -> None:  # fmt: skip
-    """Draw requests to files, changing base and adapters only where the next request wants others."""
-    from darkroom.methods.stack import worn
-    from darkroom.sampling.draw import complete, draw
-    from darkroom.sdxl.formats import read_adapter
+def filled(requests: Sequence[Request], device: str, precision: Precision, memory: Memory) -> list[Request]:
+    """The requests with a batch: as many pictures as there are of a kind, up to 16384 latents at once (one picture of 1024 pixels, sixteen of pocket's)."""
+    found: list[Request] = []
+    for _, group in itertools.groupby(requests, lambda request: request.model_dump_json(exclude={"seed"})):
+        alike = list(group)
+        model = open_base(alike[0].base, device, precision, memory=memory)
+        width, height = alike[0].width or model.resolution, alike[0].height or model.resolution
+        room = max(1, 16384 * model.pixel_factor**2 // (width * height)) if not alike[0].image else 1
+        rounds = -(-len(alike) // min(16, room))
+        found += [request.model_copy(update={"batch": -(-len(alike) // rounds)}) for request in alike]
+    return found
 
-    wearing: tuple[str, tuple[Worn, ...]] | None = None
-    with ExitStack() as stack:
-        for done, (request, path) in enumerate(work, 1):
-            model = open_base(request.base, device, precision)
-            if wearing != (request.base, request.adapters):
-                stack.close()
-                files = [read_adapter(Path(w.file), model) for w in request.adapters]
-                for asked, found in zip(request.adapters, files, strict=True):
-                    if asked.sha256 and asked.sha256 != found.sha256:
-                        raise AdapterError(f"{asked.file}: is not the file that was used then (its content changed). Put the old one back.")
-                stack.enter_context(worn(model, [(file, w.weight) for file, w in zip(files, request.adapters, strict=True)]))
-                wearing = (request.base, request.adapters)
-                named = tuple(w.model_copy(update={"sha256": f.sha256}) for w, f in zip(request.adapters, files, strict=True))
-            whole = complete(model, request).model_copy(update={"adapters": named})
-            if request.base_sha256 and whole.base_sha256 != request.base_sha256:
-                raise ModelError(f"{request.base}: is not the model that was used then (its weights changed). Give the old one with --base.")
-            save_png(draw(model, whole), whole, path)
+
+def draw_files(work: Iterable[tuple[Request, Path]], device: str = "auto", precision: Precision = "auto", watcher: Watcher | None = None, total: int = 0,
+               what: str = "drawing", memory: Memory = "full", memo: Memo | None = None, previews: Previews | None = None,
+               resume: bool = False) -> None:  # fmt: skip
+    """Draw requests to files, opening models and adapters anew only where the next request wants others.
+
+    `resume`: a file that is there, whole, and drawn from exactly this request, base and adapters is left as it is.
+    """
+    from darkroom.sampling.draw import draw_batch
+
+    done = 0
+    with Easel(device, precision, memory) as easel:
+        for group in _batches(work):
+            opened = [easel.kit(request) for request, _ in group]
+            kit, wholes = opened[0][0], [whole for _, whole in opened]
+            kit.memo = memo
+            kit.peek = previews.watch(kit.model, group[0][1]) if previews else None
+            wanted = [(whole, path) for whole, (_, path) in zip(wholes, group, strict=True) if not (resume and _is_drawn(path, whole))]
+            for picture, (whole, path) in zip(draw_batch(kit, [whole for whole, _ in wanted]) if wanted else (), wanted, strict=True):
+                save_png(picture, whole, path)
+            done += len(group)
             (watcher or Silent()).move(what, done, total)
 
 
-def again(file: Path, out: Path | None = None, device: str = "auto", watcher: Watcher | None = None) -> tuple[Path, bool]:
+def _is_drawn(path: Path, whole: Request) -> bool:
+    try:
+        return path.is_file() and read_request(path) == whole
+    except DarkroomError:  # half written or re-saved by another program: drawn anew
+        return False
+
+
+def _batches(work: Iterable[tuple[Request, Path]]) -> Iterator[list[tuple[Request, Path]]]:
+    """Neighbours that differ in their seeds alone, `batch` at a time."""
+
+    def alike(pair: tuple[Request, Path]) -> str:
+        return pair[0].model_dump_json(exclude={"seed"})
+
+    for _, group in itertools.groupby(work, alike):
+        pairs = list(group)
+        size = pairs[0][0].batch
+        yield from (pairs[at : at + size] for at in range(0, len(pairs), size))
+
+
+def again(file: Path, out: Path | None = None, device: str = "auto", watcher: Watcher | None = None, memory: Memory = "full") -> tuple[Path, bool]:
     """Draw the PNG's request once more. Returns the new file and whether its bytes are the same."""
     request = read_request(file)
     target = (out / file.name) if out else file.with_name(f"{file.stem}-again.png")
     if target.resolve() == file.resolve():
         target = file.with_name(f"{file.stem}-again.png")
-    draw_files([(request, target)], device, PRECISIONS.get(request.precision, "auto"), watcher, 1)
+    draw_files([(request, target)], device, PRECISIONS.get(request.precision, "auto"), watcher, 1, memory=memory)
     same = hashlib.sha256(file.read_bytes()).digest() == hashlib.sha256(target.read_bytes()).digest()
     return target, same
 

@@ -170,14 +170,14 @@ def _save(run: Run, recipe: Recipe, model: SDXL, trainer: Trainer, step: int) ->
 
 def _previews(run: Run, recipe: Recipe, model: SDXL, step: int, watcher: Watcher) -> None:
     """Pictures as they look now, by the sampler of `generate`, under the adapter that is being learned."""
-    from darkroom.sampling.draw import complete, draw
+    from darkroom.sampling.draw import Kit, complete, draw
     from darkroom.sampling.request import Request, save_png
 
     prompts = recipe.preview.prompts or (recipe.template,)
     for index, prompt in enumerate(prompts):
         request = Request(prompt=prompt, base=recipe.base, seed=recipe.preview.seed + index, steps=recipe.preview.steps, guidance=recipe.preview.guidance)
         whole = complete(model, request)
-        save_png(draw(model, whole), whole, run.folder / "previews" / f"{step:06d}_{index}.png")
+        save_png(draw(Kit(model), whole), whole, run.folder / "previews" / f"{step:06d}_{index}.png")
         watcher.move("previews", index + 1, len(prompts))
 
 

@@ -111,6 +111,8 @@ class AdapterFile:
     sha256: str
     modules: dict[tuple[str, str], LowRank]
     metadata: dict[str, str] = field(default_factory=dict)
+    short: str = ""
+    """Twelve characters of the hash over everything after the header (A1111's short hash, the sites' AutoV3)."""
 
 
 def write_adapter(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> None:
@@ -171,7 +173,9 @@ def read_adapter(path: Path, model: SDXL) -> AdapterFile:
             raise AdapterError(f"{path}: {'.'.join(place)} holds NaN or infinity. The training that made it diverged: use an earlier checkpoint.")
         alpha = float(sides["alpha"]) if "alpha" in sides and float(sides["alpha"]) != 0 else alphas.get(place[0], float(down.shape[0]))
         modules[place] = LowRank(down, up, alpha)
-    return AdapterFile(path, sha256_bytes(path.read_bytes()), modules, metadata)
+    data = path.read_bytes()
+    short = sha256_bytes(data[8 + int.from_bytes(data[:8], "little") :])[:12]
+    return AdapterFile(path, sha256_bytes(data), modules, metadata, short)
 
 
 def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:

@@ -72,20 +72,21 @@ class SDXL:
         return sha256_bytes(json.dumps(self.hashes, sort_keys=True).encode())
 
 
-def load(source: str | Path, device: torch.device, dtype: torch.dtype, config: Path | None = None) -> SDXL:
+def load(source: str | Path, device: torch.device, dtype: torch.dtype, config: Path | None = None, share: SDXL | None = None) -> SDXL:
     """Load from a diffusers folder, a single .safetensors checkpoint, or a hub id such as "stabilityai/stable-diffusion-xl-base-1.0".
 
-    `config` is a diffusers folder whose configuration a single file follows (None: SDXL 1.0's own).
+    `config` is a diffusers folder whose configuration a single file follows (None: SDXL 1.0's own). Parts of a folder whose files are those of
+    `share` are not loaded again but shared with it (a refiner's text encoder and autoencoder are the base's).
     Raises ModelError where it is missing, a pickle, broken, or of another family.
     """
     path = Path(source)
     if path.suffix.lower() in PICKLES:
         raise ModelError(f"{path}: a pickle can run code when it is opened, and is refused. Convert it to .safetensors elsewhere, then try again.")
     if path.is_dir():
-        return _from_folder(path, str(source), device, dtype)
+        return _from_folder(path, str(source), device, dtype, share)
     if path.suffix == ".safetensors":
         return _from_single_file(path, device, dtype, config)
-    return _from_folder(_download(str(source)), str(source), device, dtype)
+    return _from_folder(_download(str(source)), str(source), device, dtype, share)
 
 
 def _download(hub_id: str) -> Path:
@@ -116,7 +117,7 @@ def _check_family(folder: Path) -> dict[str, Any]:
     return facts
 
 
-def _from_folder(folder: Path, source: str, device: torch.device, dtype: torch.dtype) -> SDXL:
+def _from_folder(folder: Path, source: str, device: torch.device, dtype: torch.dtype, share: SDXL | None = None) -> SDXL:
     facts = _check_family(folder)
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
@@ -124,6 +125,8 @@ def _from_folder(folder: Path, source: str, device: torch.device, dtype: torch.d
     has_one = facts.get("text_encoder", [None])[0] is not None
 
     def part(cls: Any, name: str) -> Any:
+        if share is not None and _same_files(folder / name, share, name):
+            return getattr(share, name)
         try:
             return cls.from_pretrained(folder / name, torch_dtype=dtype, use_safetensors=True).to(device).eval().requires_grad_(False)
         except (OSError, ValueError, RuntimeError) as error:
@@ -146,6 +149,11 @@ def _from_folder(folder: Path, source: str, device: torch.device, dtype: torch.d
     names = ["unet", "vae", "text_encoder_2", *(["text_encoder"] if has_one else [])]
     model.files = {f"{name}/{file.name}": file for name in names for file in sorted((folder / name).glob("*.safetensors"))}
     return _checked(model)
+
+
+def _same_files(folder: Path, share: SDXL, name: str) -> bool:
+    ours = {f"{name}/{file.name}": _remembered_hash(file) for file in folder.glob("*.safetensors")}
+    return bool(ours) and ours == {key: digest for key, digest in share.hashes.items() if key.startswith(f"{name}/")}
 
 
 def _from_single_file(path: Path, device: torch.device, dtype: torch.dtype, config: Path | None) -> SDXL:

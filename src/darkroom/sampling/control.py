@@ -1,0 +1,82 @@
+"""Pictures made into what a ControlNet reads: edges, depth, colours."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from darkroom.device import quiet_libraries
+from darkroom.errors import ModelError, RecipeError
+
+DEPTH = "Intel/dpt-hybrid-midas"
+
+
+def prepare(kind: str, picture: Image.Image, size: tuple[int, int], device: torch.device, depth_model: str = DEPTH) -> Image.Image:
+    """The picture (RGB) as a condition of `size` (width, height): "as_is", "edge" (Canny, 100 and 200), "colour" (flat blocks) or "depth".
+
+    Raises RecipeError where OpenCV is missing, ModelError where the depth model cannot be loaded.
+    """
+    match kind:
+        case "as_is":
+            return _sized(picture, size)
+        case "edge":
+            return edges(_sized(picture, size))
+        case "colour":
+            return blocks(_sized(picture, size))
+        case "depth":
+            return depth(_sized(picture, size), device, depth_model)
+    raise RecipeError(f'prepare "{kind}" is not known. Known: as_is, edge, depth, colour.')
+
+
+def _sized(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
+    return picture if picture.size == size else picture.resize(size, Image.Resampling.LANCZOS)
+
+
+def opencv() -> Any:
+    """The module cv2. Raises RecipeError where it is not installed."""
+    try:
+        import cv2
+    except ImportError:
+        raise RecipeError('finding edges and faces needs OpenCV: pip install "sdxl-darkroom[vision]"') from None
+    return cv2
+
+
+def edges(picture: Image.Image) -> Image.Image:
+    """White edges on black (Canny 1986; thresholds 100 and 200, as ControlNet's own examples have them)."""
+    found = opencv().Canny(np.asarray(picture.convert("RGB")), 100, 200)
+    return Image.fromarray(found).convert("RGB")
+
+
+def blocks(picture: Image.Image) -> Image.Image:
+    """Flat blocks of colour, a sixty-fourth of a side each but at least 8 a side (the colour condition of T2I-Adapter, Mou et al. 2023)."""
+    few = (max(8, picture.width // 64), max(8, picture.height // 64))
+    return picture.convert("RGB").resize(few, Image.Resampling.BOX).resize(picture.size, Image.Resampling.NEAREST)
+
+
+@torch.no_grad()
+def depth(picture: Image.Image, device: torch.device, source: str = DEPTH) -> Image.Image:
+    """Nearness as grey, 0 to 255, by a depth-estimation model of transformers: folder or hub id."""
+    model, side = _depth_model(source, device)
+    pixels = np.asarray(picture.convert("RGB").resize((side, side), Image.Resampling.BICUBIC), np.float32) / 127.5 - 1
+    inputs = torch.from_numpy(pixels).permute(2, 0, 1)[None].to(device)
+    raw = model(pixel_values=inputs).predicted_depth.float().cpu()[None]
+    near = torch.nn.functional.interpolate(raw, size=(picture.height, picture.width), mode="bicubic", antialias=True)[0, 0]
+    grey = (near - near.min()) / (near.max() - near.min()).clamp(min=1e-8) * 255
+    return Image.fromarray(grey.round().numpy().astype(np.uint8)).convert("RGB")
+
+
+@lru_cache(maxsize=1)
+def _depth_model(source: str, device: torch.device) -> tuple[Any, int]:
+    from transformers import AutoModelForDepthEstimation
+
+    try:
+        with quiet_libraries():
+            model = AutoModelForDepthEstimation.from_pretrained(source).to(device).eval()
+    except Exception as error:  # transformers raises many kinds here; all of them mean that this cannot be loaded
+        raise ModelError(f"{source}: cannot be loaded as a depth model: {str(error).splitlines()[0]} Give a depth picture with prepare=as_is.") from None
+    side = getattr(model.config, "image_size", None) or 384
+    return model, int(side)
