@@ -133,7 +133,7 @@ def test_a_batch_draws_what_each_alone_draws(tmp_path, count):
 
 def test_batches_are_filled_evenly():
     found = filled(requests_for(["a cat", "a dog"], asked(), 20), "cpu", "fp32", "full")
-    assert [r.batch for r in found] == [10] * 40
+    assert [r.batch for r in found] == [7] * 40
     assert filled(requests_for(["a cat"], asked(width=512, height=512), 20), "cpu", "fp32", "full")[0].batch == 1
 
 

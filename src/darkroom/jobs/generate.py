@@ -101,14 +101,14 @@ def generate(requests: Sequence[Request], out: Path, device: str = "auto", preci
 
 
 def filled(requests: Sequence[Request], device: str, precision: Precision, memory: Memory) -> list[Request]:
-    """The requests with a batch: as many pictures as there are of a kind, up to 16384 latents at once (one picture of 1024 pixels, sixteen of pocket's)."""
+    """The requests with a batch: as many pictures as there are of a kind, up to 16384 latents at once (one picture of 1024 pixels) and up to 8 (caches)."""
     found: list[Request] = []
     for _, group in itertools.groupby(requests, lambda request: request.model_dump_json(exclude={"seed"})):
         alike = list(group)
         model = open_base(alike[0].base, device, precision, memory=memory)
         width, height = alike[0].width or model.resolution, alike[0].height or model.resolution
         room = max(1, 16384 * model.pixel_factor**2 // (width * height)) if not alike[0].image else 1
-        rounds = -(-len(alike) // min(16, room))
+        rounds = -(-len(alike) // min(8, room))
         found += [request.model_copy(update={"batch": -(-len(alike) // rounds)}) for request in alike]
     return found
 

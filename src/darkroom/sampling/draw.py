@@ -123,30 +123,44 @@ def draw_latents(kit: Kit, request: Request, seeds: Sequence[int] = (), over: So
     width, height = over.picture.size if over else (request.width, request.height)
     fresh = torch.cat([noise(seed, width, height, model.pixel_factor) for seed in seeds]).to(model.device, model.dtype)
     sampler = make_sampler(request.sampler, model.scheduler_config, request.steps, model.device)
-    timesteps, hold = sampler.timesteps, None
     kept = _latents(model, over, len(seeds)) if over else None
     drawn = over.latent_drawn(model.pixel_factor) if over else None
-    if over and kept is not None:
-        timesteps = from_strength(sampler, request.steps, request.drawn_strength)
-        start = fresh * sampler.init_noise_sigma if drawn is not None and request.drawn_strength == 1 else under_noise(sampler, kept, fresh, timesteps)
-    else:
-        start = fresh * sampler.init_noise_sigma
-    walk, fraction = timesteps, request.refiner.fraction if request.refiner and request.refiner.mode == "ensemble" else None
-    if fraction is not None:
-        walk = before(sampler, timesteps, fraction)
-        if not len(walk):
-            raise RecipeError(f"strength {request.drawn_strength:g} leaves the base no step before the refiner takes over at {fraction:g}. Take a higher "
-                              f"strength, or let the refiner work as img2img.")  # fmt: skip
+    drawn = None if drawn is None else drawn.to(fresh)
+    timesteps, start = _begin(sampler, request, fresh, kept, drawn)
+    walk = _base_part(sampler, request, timesteps)
+    hold = None
     if kept is not None and drawn is not None and int(model.unet.config.in_channels) == 4:
-        drawn = drawn.to(kept)
-        hold = holding(sampler, kept, fresh, drawn, walk if fraction is None else timesteps)
+        hold = holding(sampler, kept, fresh, drawn, timesteps)
     predict = _predict(kit, request, width, height, over, len(timesteps) // sampler.order)
-    length = kit.texts[_key(model, request)][0].at(0)[0][1].states.shape[1]
+    length = kit.texts[_key(model, request)][0].length
     run = denoise if kit.memo is None or over else kit.memo.bind(request, seeds, length)
     x = run(predict, sampler, start, walk, hold, chance(seeds, "sampler"), 0, kit.peek)
     if request.refiner is not None:
         x = _refined(kit, request, x, seeds, fresh, (width, height), len(walk) // sampler.order, (kept, drawn))
     return x
+
+
+def _begin(sampler: Any, request: Request, fresh: torch.Tensor, kept: torch.Tensor | None, drawn: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+    """The timesteps to walk, and the latents at the first of them. Inpainting at full strength starts from noise alone, as in diffusers."""
+    if kept is None:
+        return sampler.timesteps, fresh * sampler.init_noise_sigma
+    timesteps = from_strength(sampler, request.steps, request.drawn_strength)
+    if drawn is not None and request.drawn_strength == 1:
+        return timesteps, fresh * sampler.init_noise_sigma
+    return timesteps, under_noise(sampler, kept, fresh, timesteps)
+
+
+def _base_part(sampler: Any, request: Request, timesteps: torch.Tensor) -> torch.Tensor:
+    """The timesteps that are the base's. Raises RecipeError where a refiner would leave it none."""
+    if request.refiner is None or request.refiner.mode != "ensemble":
+        return timesteps
+    walk = before(sampler, timesteps, request.refiner.fraction)
+    if not len(walk):
+        raise RecipeError(
+            f"strength {request.drawn_strength:g} leaves the base no step before the refiner takes over at {request.refiner.fraction:g}. "
+            f"Take a higher strength, or let the refiner work as img2img."
+        )
+    return walk
 
 
 def _latents(model: SDXL, over: Source, count: int) -> torch.Tensor:
