@@ -130,10 +130,10 @@ def test_several_worn_at_once_add_up_and_come_off_exactly(model, tmp_path):
     before, plain = weights(model), predict(model)
     with worn(model, [Wear(file, weight) for file, weight in zip(files, (0.3, 0.2, 0.3, 0.7, 1.2), strict=True)]):
         stacked = predict(model)
-        path = next(iter(files[0].modules))
+        path = next(iter(files[0].changes))
         layer = model.parts[path[0]].get_submodule(path[1])
         total = sum(
-            w * f.modules[path].alpha / f.modules[path].rank * f.modules[path].up @ f.modules[path].down
+            w * f.changes[path].alpha / f.changes[path].rank * f.changes[path].up @ f.changes[path].down
             for f, w in zip(files, (0.3, 0.2, 0.3, 0.7, 1.2), strict=True)
         )
         x = torch.randn(3, total.shape[1])

@@ -71,7 +71,7 @@ def test_a_missing_trigger_word(capsys, tmp_path, pictures):
 def test_an_adapter_of_another_shape(capsys, tmp_path):
     name = "lora_unet_input_blocks_3_1_transformer_blocks_0_attn1_to_q"
     save_file({f"{name}.lora_down.weight": torch.zeros(4, 640), f"{name}.lora_up.weight": torch.zeros(640, 4)}, tmp_path / "big.safetensors")
-    refused(capsys, ["generate", "a cat", "--adapter", tmp_path / "big.safetensors", "--out", tmp_path / "o"], "big.safetensors", "made for another base model")
+    refused(capsys, ["generate", "a cat", "--adapter", tmp_path / "big.safetensors", "--out", tmp_path / "o"], "big.safetensors", "made for another base")
 
 
 def test_an_adapter_of_another_family(capsys, tmp_path):
@@ -104,7 +104,7 @@ def test_broken_adapters(capsys, tmp_path):
     save_file({f"{name}.lora_down.weight": down}, tmp_path / "half.safetensors")
     save_file({f"{name}.lora_down.weight": down, f"{name}.lora_up.weight": up}, tmp_path / "cut.safetensors")
     (tmp_path / "cut.safetensors").write_bytes((tmp_path / "cut.safetensors").read_bytes()[:-100])
-    for file, word in (("nan", "NaN"), ("half", "has only down"), ("cut", "not a whole safetensors"), ("none", "no such file")):
+    for file, word in (("nan", "NaN"), ("half", "are both needed"), ("cut", "not a whole safetensors"), ("none", "no such file")):
         refused(capsys, ["generate", "a cat", "--adapter", tmp_path / f"{file}.safetensors", "--out", tmp_path / "o"], file, word)
     refused(capsys, ["generate", "a cat", "--adapter", f"{tmp_path / 'nan.safetensors'}:much", "--out", tmp_path / "o"], "is no weight")
 

@@ -236,3 +236,21 @@ def test_a_prompt_of_ten_thousand_words_is_drawn_in_chunks():
 def test_a_completed_request_completes_to_itself(model):
     whole = complete(model, asked())
     assert complete(model, whole) == whole and (whole.width, whole.height) == (64, 64)
+
+
+def test_a_textual_inversion_by_file(tmp_path, model):
+    """A word whose vectors are those of "cat" draws what "cat" draws; its PNG carries the file's hash and is drawn again."""
+    from safetensors.torch import save_file
+
+    from darkroom.sampling.request import Word
+
+    rows = {}
+    for clip, tokenizer, encoder in (("clip_l", model.tokenizer, model.text_encoder), ("clip_g", model.tokenizer_2, model.text_encoder_2)):
+        (token,) = tokenizer("cat", add_special_tokens=False).input_ids
+        rows[clip] = encoder.get_input_embeddings().weight[token][None].detach().clone()
+    save_file(rows, tmp_path / "kitty.safetensors")
+    worded = asked(prompt="a 3d kitty on a red background", embeddings=(Word(file=str(tmp_path / "kitty.safetensors")),))
+    assert torch.equal(latents(worded), latents(asked(prompt="a 3d cat on a red background")))
+    (path,) = generate([worded.model_copy(update={"steps": 2})], tmp_path / "o", "cpu")
+    assert read_request(path).embeddings[0].name == "kitty" and "TI hashes" in Image.open(path).text["parameters"]
+    assert again(path, tmp_path / "again", "cpu")[1]

@@ -1,11 +1,14 @@
 """A grid varies any field, shares what can be shared, and goes on where it was stopped."""
 
+import json
+
 import pytest
 from PIL import Image
 
-from darkroom.errors import RecipeError
+from darkroom.errors import AdapterError, RecipeError
 from darkroom.jobs.generate import draw_files
 from darkroom.jobs.grid import Axis, Grid, Stop, applied, cells, parse_arm, parse_axis, run_grid
+from darkroom.sampling.request import read_request
 
 BASE = {"prompt": "a 3d cat on a red background", "steps": 10}
 
@@ -76,6 +79,56 @@ def test_prompts_that_part_midway_share_their_beginning(tmp_path):
     for place, request in cells(asked):
         draw_files([(request, tmp_path / "alone.png")], "cpu")
         assert (tmp_path / "alone.png").read_bytes() == (tmp_path / result["pictures"][place[0]]["file"]).read_bytes()
+
+
+def test_the_wolf_in_one_command(capsys, tmp_path, model):
+    """Base, base + word, base + adapter + word, the word's adapter in one branch: one seed, one command, one grid."""
+    import torch
+
+    from darkroom.cli.main import run
+    from darkroom.methods import LoRA
+    from darkroom.sdxl.formats import write_adapter
+
+    attached = LoRA(rank=2).attach(model, 0)
+    attached.load_state({name: tensor + 0.1 for name, tensor in attached.state().items()})
+    write_adapter(tmp_path / "wrong.safetensors", attached.tensors(torch.float32), {})
+    attached.detach()
+    arms = ("base", "word: negative=wrong", f"LoRA: negative=wrong; adapter={tmp_path / 'wrong.safetensors'}", "one branch: negative=wrong <lora:wrong:1>")
+    options = [part for arm in arms for part in ("--arm", arm)]
+    prompt = "A wolf in Yosemite National Park, chilly nature documentary film photography"
+    code = run(
+        [
+            "grid",
+            prompt,
+            *options,
+            "--seed",
+            "7",
+            "--steps",
+            "3",
+            "--refiner",
+            "pocket-refiner",
+            "--adapters",
+            str(tmp_path),
+            "--out",
+            str(tmp_path / "g"),
+            "--json",
+        ]
+    )
+    found = json.loads(capsys.readouterr().out)
+    assert code == 0 and found["axes"] == ["arm"] and found["drawn"] == 4
+    assert len({(tmp_path / "g" / row["file"]).read_bytes() for row in found["pictures"]}) == 4
+    requests = [read_request(tmp_path / "g" / row["file"]) for row in found["pictures"]]
+    assert {request.seed for request in requests} == {7} and [len(request.adapters) for request in requests] == [0, 0, 1, 1]
+    assert requests[3].adapters[0].branch == "unconditional" and Image.open(found["grid"]).width > 4 * 256
+
+
+def test_a_checkpoint_is_a_place_along_an_axis(tmp_path):
+    for step in (100, 200):
+        (tmp_path / "run" / "steps" / f"{step:06d}").mkdir(parents=True)
+    found = [request.adapters[0].file for _, request in cells(grid(f"adapter={tmp_path / 'run'}@100,{tmp_path / 'run'}@200:0.5"))]
+    assert found == [str(tmp_path / "run" / "steps" / f"{step:06d}" / "adapter.safetensors") for step in (100, 200)]
+    with pytest.raises(AdapterError, match="It has: 100, 200"):
+        list(cells(grid(f"adapter={tmp_path / 'run'}@150")))
 
 
 @pytest.mark.parametrize("sampler", ["euler_a", "dpmpp_2m_karras", "heun", "unipc"])

@@ -101,8 +101,8 @@ def test_we_read_what_diffusers_and_peft_write(model, pipe, tmp_path):
     StableDiffusionXLPipeline.save_lora_weights(
         tmp_path, unet_lora_layers=states["unet"], text_encoder_lora_layers=states["text_encoder"], text_encoder_2_lora_layers=states["text_encoder_2"]
     )
-    ours = read_adapter(tmp_path / "kohya.safetensors", model).modules
-    stock = read_adapter(tmp_path / "pytorch_lora_weights.safetensors", model).modules
+    ours = read_adapter(tmp_path / "kohya.safetensors", model).changes
+    stock = read_adapter(tmp_path / "pytorch_lora_weights.safetensors", model).changes
     assert ours.keys() == stock.keys()
     assert all(torch.equal(ours[place].up, stock[place].up) and torch.equal(ours[place].down, stock[place].down) for place in ours)
 

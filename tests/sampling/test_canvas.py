@@ -31,3 +31,9 @@ def test_sides_that_make_no_sense(sides):
 def test_far_sides_are_filled():
     canvas, _ = extend(Image.new("RGB", (16, 16), (10, 200, 30)), 60, 0, 0, 0)
     assert np.abs(np.asarray(canvas, int) - (10, 200, 30)).max() <= 1
+
+
+@pytest.mark.parametrize(("overlap", "reach"), [(0, 0), (-3, 0), (5, 5), (100, 8)])
+def test_the_overlap_is_at_most_a_quarter_of_the_shorter_side(overlap, reach):
+    _, mask = extend(Image.new("RGB", (64, 32)), 10, 0, 0, 0, overlap)
+    assert mask.getbbox() == (0, 0, 10 + reach, 32)

@@ -1,5 +1,8 @@
 """What a ControlNet reads."""
 
+import json
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +12,7 @@ from darkroom.errors import ModelError, RecipeError
 from darkroom.sampling.control import prepare
 
 CPU = torch.device("cpu")
+OWN = ({"image_mean": [0.9, 0.1, 0.4], "image_std": [0.1, 0.3, 0.2]}, [0.9, 0.1, 0.4], [0.1, 0.3, 0.2])
 
 
 @pytest.fixture
@@ -38,8 +42,8 @@ def test_as_it_is_only_takes_the_size(picture):
     assert prepare("as_is", picture, (64, 64), CPU).size == (64, 64)
 
 
-def test_depth_runs_a_real_network(picture, tmp_path):
-    """A tiny random DPT: the picture follows the network's output, scaled to 0..255."""
+def tiny_dpt(folder):
+    """A random DPT, saved."""
     from transformers import DPTConfig, DPTForDepthEstimation
 
     torch.manual_seed(0)
@@ -51,14 +55,29 @@ def test_depth_runs_a_real_network(picture, tmp_path):
     with torch.no_grad():  # a fresh network says next to nothing
         for parameter in network.head.parameters():
             parameter.mul_(100)
-    network.save_pretrained(tmp_path / "dpt")
+    network.save_pretrained(folder)
+    return network
+
+
+@pytest.mark.parametrize(("told", "mean", "std"), [(None, [0.5] * 3, [0.5] * 3), OWN])
+def test_depth_runs_a_real_network(picture, tmp_path, told, mean, std):
+    """The picture follows the network's output, scaled to 0..255; the network reads colours as its own preprocessor_config.json says."""
+    network = tiny_dpt(tmp_path / "dpt")
+    if told:
+        (tmp_path / "dpt" / "preprocessor_config.json").write_text(json.dumps(told | {"size": {"height": 32, "width": 32}}))
     found = np.asarray(prepare("depth", picture, (32, 32), CPU, depth_model=str(tmp_path / "dpt")), float)[..., 0]
-    pixels = torch.from_numpy(np.asarray(picture.resize((32, 32), Image.Resampling.LANCZOS), np.float32) / 127.5 - 1).permute(2, 0, 1)[None]
+    pixels = (np.asarray(picture.resize((32, 32), Image.Resampling.LANCZOS), np.float32) / 255 - np.float32(mean)) / np.float32(std)
     with torch.no_grad():
-        raw = network(pixel_values=pixels).predicted_depth[0]
+        raw = network(pixel_values=torch.from_numpy(pixels).permute(2, 0, 1)[None]).predicted_depth[0]
     assert found.min() == 0 and found.max() == 255
     expected = torch.nn.functional.interpolate(raw[None, None], size=(32, 32), mode="bicubic", antialias=True)[0, 0].numpy()
-    assert np.corrcoef(found.ravel(), expected.ravel())[0, 1] > 0.999
+    assert np.abs(found - (expected - expected.min()) / np.ptp(expected) * 255).max() <= 1
+
+
+def test_without_opencv_it_says_what_to_install(picture, monkeypatch):
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    with pytest.raises(RecipeError, match=r'needs OpenCV: pip install "sdxl-darkroom\[vision\]"'):
+        prepare("edge", picture, (32, 32), CPU)
 
 
 def test_a_missing_depth_model_and_an_unknown_kind(picture, tmp_path):

@@ -45,3 +45,5 @@ def test_without_the_package_it_says_what_to_install(picture, monkeypatch):
 def test_other_factors_are_refused(picture):
     with pytest.raises(RecipeError, match="2, 3 or 4"):
         upscale(picture, 5)
+    with pytest.raises(RecipeError, match='"bicubic" is not known'):
+        upscale(picture, 2, "bicubic")

@@ -27,7 +27,7 @@ def extend(picture: Image.Image, left: int, top: int, right: int, bottom: int, o
     around = np.pad(pixels, ((top, bottom), (left, right), (0, 0)), mode="symmetric")
     canvas = Image.fromarray(around).filter(ImageFilter.GaussianBlur(max(2, min(width, height) / 16)))
     canvas.paste(picture, (left, top))
-    reach = min(overlap, min(width, height) // 4)
+    reach = max(0, min(overlap, min(width, height) // 4))
     stays = [reach * bool(side) for side in sides]
     mask = Image.new("L", canvas.size, 255)
     mask.paste(0, (left + stays[0], top + stays[1], left + width - stays[2], top + height - stays[3]))

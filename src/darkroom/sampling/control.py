@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -13,9 +13,10 @@ from darkroom.device import quiet_libraries
 from darkroom.errors import ModelError, RecipeError
 
 DEPTH = "Intel/dpt-hybrid-midas"
+Kind = Literal["as_is", "edge", "depth", "colour"]
 
 
-def prepare(kind: str, picture: Image.Image, size: tuple[int, int], device: torch.device, depth_model: str = DEPTH) -> Image.Image:
+def prepare(kind: Kind, picture: Image.Image, size: tuple[int, int], device: torch.device, depth_model: str = DEPTH) -> Image.Image:
     """The picture (RGB) as a condition of `size` (width, height): "as_is", "edge" (Canny, 100 and 200), "colour" (flat blocks) or "depth".
 
     Raises RecipeError where OpenCV is missing, ModelError where the depth model cannot be loaded.
@@ -60,17 +61,26 @@ def blocks(picture: Image.Image) -> Image.Image:
 @torch.no_grad()
 def depth(picture: Image.Image, device: torch.device, source: str = DEPTH) -> Image.Image:
     """Nearness as grey, 0 to 255, by a depth-estimation model of transformers: folder or hub id."""
-    model, side = _depth_model(source, device)
-    pixels = np.asarray(picture.convert("RGB").resize((side, side), Image.Resampling.BICUBIC), np.float32) / 127.5 - 1
-    inputs = torch.from_numpy(pixels).permute(2, 0, 1)[None].to(device)
-    raw = model(pixel_values=inputs).predicted_depth.float().cpu()[None]
+    seer = _seer(source, device)
+    pixels = np.asarray(picture.convert("RGB").resize(seer.size, Image.Resampling.BICUBIC), np.float32) / 255
+    inputs = torch.from_numpy((pixels - np.float32(seer.mean)) / np.float32(seer.spread)).permute(2, 0, 1)[None].to(device)
+    raw = seer.model(pixel_values=inputs).predicted_depth.float().cpu()[None]
     near = torch.nn.functional.interpolate(raw, size=(picture.height, picture.width), mode="bicubic", antialias=True)[0, 0]
     grey = (near - near.min()) / (near.max() - near.min()).clamp(min=1e-8) * 255
     return Image.fromarray(grey.round().numpy().astype(np.uint8)).convert("RGB")
 
 
+class _Seer(NamedTuple):
+    """A depth model, and what it reads: pixels (width, height), less a mean and over a spread for each colour."""
+
+    model: Any
+    size: tuple[int, int]
+    mean: list[float]
+    spread: list[float]
+
+
 @lru_cache(maxsize=1)
-def _depth_model(source: str, device: torch.device) -> tuple[Any, int]:
+def _seer(source: str, device: torch.device) -> _Seer:
     from transformers import AutoModelForDepthEstimation
 
     try:
@@ -78,5 +88,21 @@ def _depth_model(source: str, device: torch.device) -> tuple[Any, int]:
             model = AutoModelForDepthEstimation.from_pretrained(source).to(device).eval()
     except Exception as error:  # transformers raises many kinds here; all of them mean that this cannot be loaded
         raise ModelError(f"{source}: cannot be loaded as a depth model: {str(error).splitlines()[0]} Give a depth picture with prepare=as_is.") from None
+    told = _told(source)
     side = getattr(model.config, "image_size", None) or 384
-    return model, int(side)
+    height, width = (side, side) if isinstance(side, int) else side
+    size = told.get("size") or {}
+    half = [0.5] * 3  # MiDaS' own
+    return _Seer(model, (size.get("width", width), size.get("height", height)), told.get("image_mean") or half, told.get("image_std") or half)
+
+
+def _told(source: str) -> dict[str, Any]:
+    """The model's preprocessor_config.json, or nothing where it has none. transformers' processors themselves may want torchvision."""
+    from transformers.image_processing_base import ImageProcessingMixin
+
+    try:
+        with quiet_libraries():
+            told: dict[str, Any] = ImageProcessingMixin.get_image_processor_dict(source)[0]
+    except OSError:
+        return {}
+    return told
