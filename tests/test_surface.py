@@ -29,6 +29,9 @@ OPTIONS = {
         "--adapter --adapters --arm --axis --base --device --embedding --guidance --json --language --memory --negative --out --precision --refiner "
         "--sampler --seed --set --steps --title"
     ),
+    "adapter": "",
+    "adapter show": "--base --json --no-norms --norms",
+    "adapter convert": "--base --json --out --to",
     "prompt": "--base --embedding --json --language --steps",
     "trial": "--adapter --base --device --json --out --prompt --prompts --reference --scorer --seeds --set",
     "demo": "--json --out",
@@ -46,10 +49,14 @@ report = {{"after import": heavy(), "help": {{}}, "options": {{}}}}
 from darkroom.cli.main import app, run
 import typer.main
 root = typer.main.get_command(app)
-for name, command in [("", root), *root.commands.items()]:
+commands = {{"": root}}
+for name, command in root.commands.items():
+    commands[name] = command
+    commands.update({{name + " " + inner: found for inner, found in getattr(command, "commands", {{}}).items()}})
+for name, command in commands.items():
     words = io.StringIO()
     with contextlib.redirect_stdout(words):
-        code = run([name, "--help"] if name else ["--help"])
+        code = run([*name.split(), "--help"])
     report["help"][name] = {{"code": code, "heavy": heavy(), "text": words.getvalue()}}
     report["options"][name] = sorted(o for p in command.params for o in [*p.opts, *p.secondary_opts] if o.startswith("-"))
 print(json.dumps(report))

@@ -141,3 +141,61 @@ def test_several_worn_at_once_add_up_and_come_off_exactly(model, tmp_path):
     assert not torch.equal(stacked, plain)
     assert all(torch.equal(tensor, before[name]) for name, tensor in weights(model).items())
     assert torch.equal(predict(model), plain)
+
+
+def random_change(place, kind):
+    """A change of each method for a linear module (out, in), large enough to be seen."""
+    from darkroom.sdxl.adapters.changes import Full, Hada, Ia3, Kron, LowRank, Oft
+
+    draw = torch.Generator().manual_seed(len(str(place)))
+    out, into = place.shape[:2]
+
+    def rand(*shape):
+        return torch.randn(*shape, generator=draw) * 0.2
+
+    match kind:
+        case "LoRA":
+            return LowRank(rand(4, into), rand(out, 4), 4.0)
+        case "DoRA":
+            return LowRank(rand(4, into), rand(out, 4), 4.0, dora_scale=rand(out, 1).abs() + 1)
+        case "LoHa":
+            return Hada(rand(out, 4), rand(4, into), rand(out, 4), rand(4, into), 4.0)
+        case "LoKr":
+            return Kron(w1=rand(4, 4), w2=rand(out // 4, into // 4), alpha=1.0)
+        case "(IA)^3":
+            return Ia3(rand(out, 1), on_input=False)
+        case "diag-OFT":
+            return Oft(rand(out // 8, 8, 8))
+        case "full":
+            return Full(rand(out, into))
+
+
+@pytest.mark.parametrize("kind", ["LoRA", "DoRA", "LoHa", "LoKr", "(IA)^3", "diag-OFT", "full"])
+def test_every_method_of_the_field_is_worn_and_comes_off_exactly(model, kind):
+    """W + weight * delta(W) while it is worn, on one branch alone where it is asked for; the very bits of before afterwards."""
+    from pathlib import Path
+
+    from darkroom.sdxl.adapters.layouts import Adapter
+    from darkroom.sdxl.adapters.places import Catalogue
+
+    catalogue = Catalogue.of(model)
+    places = [p for p in catalogue.places.values() if p.part == "unet" and p.kind == "linear" and ".attn1.to_" in p.path][:6]
+    changes = {place.key: random_change(place, kind) for place in places}
+    adapter = Adapter(Path("made"), "", changes, catalogue=catalogue)
+    before, plain = weights(model), predict(model)
+    wanted = {key: before_of(model, key) + 0.7 * change.delta(before_of(model, key)) for key, change in changes.items()}
+    with worn(model, [Wear(adapter, 0.7, branch="unconditional")]) as wearing:
+        assert torch.equal(predict(model), plain)
+        wearing.turn("unconditional")
+        for (part, path), weight in wanted.items():
+            module = model.parts[part].get_submodule(path)
+            bias = 0 if module.bias is None else module.bias
+            torch.testing.assert_close((module(torch.eye(weight.shape[1])) - bias).T, weight, rtol=1e-4, atol=1e-5)
+        assert not torch.allclose(predict(model), plain, atol=1e-4)
+    after = weights(model)
+    assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
+    assert torch.equal(predict(model), plain)
+
+
+def before_of(model, key):
+    return model.parts[key[0]].get_submodule(key[1]).weight.detach().clone()

@@ -1,4 +1,4 @@
-"""`darkroom`: generate, grid, prompt, train, resume, trial, demo, recipes.
+"""`darkroom`: generate, grid, prompt, adapter, train, resume, trial, demo, recipes.
 
 Exit codes: 0 done; 2 the user's mistake, with one message and no traceback; 1 a fault of ours; 130 stopped with Ctrl-C.
 With --json, standard output holds one JSON object and nothing else. torch is imported by the jobs, never here.
@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import typer
 
 from darkroom import __version__
-from darkroom.cli import draw
+from darkroom.cli import adapter, draw
 from darkroom.cli.show import Device, Json, Set, show
 from darkroom.errors import DarkroomError
 
@@ -29,6 +29,7 @@ app = typer.Typer(
 app.command("generate")(draw.generate_command)
 app.command("grid")(draw.grid_command)
 app.command("prompt")(draw.prompt_command)
+app.add_typer(adapter.app)
 
 
 @app.callback(invoke_without_command=True)

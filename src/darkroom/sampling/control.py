@@ -63,7 +63,7 @@ def depth(picture: Image.Image, device: torch.device, source: str = DEPTH) -> Im
     """Nearness as grey, 0 to 255, by a depth-estimation model of transformers: folder or hub id."""
     seer = _seer(source, device)
     pixels = np.asarray(picture.convert("RGB").resize(seer.size, Image.Resampling.BICUBIC), np.float32) / 255
-    inputs = torch.from_numpy((pixels - np.float32(seer.mean)) / np.float32(seer.spread)).permute(2, 0, 1)[None].to(device)
+    inputs = torch.from_numpy((pixels - np.asarray(seer.mean, np.float32)) / np.asarray(seer.spread, np.float32)).permute(2, 0, 1)[None].to(device)
     raw = seer.model(pixel_values=inputs).predicted_depth.float().cpu()[None]
     near = torch.nn.functional.interpolate(raw, size=(picture.height, picture.width), mode="bicubic", antialias=True)[0, 0]
     grey = (near - near.min()) / (near.max() - near.min()).clamp(min=1e-8) * 255

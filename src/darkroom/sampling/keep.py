@@ -19,7 +19,7 @@ SMALL, LARGE, AGAIN = 320, 1280, 640  # the detector works on a longer side betw
 FRONT = ("frontalface_alt2", 29)
 """Cascade, and how many overlapping finds must be exceeded. LFW's faces gave 85 (median), 45 photos of things and animals at most 28 (a toy robot's face)."""
 PROFILE = ("profileface", 15)
-"""As above; scikit-image's cameraman gave 21 to 29 at the third scale, the photos at most 13 at any."""
+"""As above; scikit-image's cameraman (400 and 512 pixels) gave 21 to 29 at the third scale, the photos at most 13 at any."""
 
 
 def find_faces(picture: Image.Image) -> list[Box]:
