@@ -75,7 +75,7 @@ class SDXL:
 def load(source: str | Path, device: torch.device, dtype: torch.dtype, config: Path | None = None, share: SDXL | None = None) -> SDXL:
     """Load from a diffusers folder, a single .safetensors checkpoint, or a hub id such as "stabilityai/stable-diffusion-xl-base-1.0".
 
-    `config` is a diffusers folder whose configuration a single file follows (None: SDXL 1.0's own). Parts of a folder whose files are those of
+    `config` is a diffusers folder whose configuration a single file follows (None: SDXL 1.0's or its refiner's own). Parts of a folder whose files are those of
     `share` are not loaded again but shared with it (a refiner's text encoder and autoencoder are the base's).
     Raises ModelError where it is missing, a pickle, broken, or of another family.
     """
@@ -85,7 +85,9 @@ def load(source: str | Path, device: torch.device, dtype: torch.dtype, config: P
     if path.is_dir():
         return _from_folder(path, str(source), device, dtype, share)
     if path.suffix == ".safetensors":
-        return _from_single_file(path, device, dtype, config)
+        from darkroom.sdxl.checkpoint import read_single_file
+
+        return _checked(read_single_file(path, device, dtype, config))
     return _from_folder(_download(str(source)), str(source), device, dtype, share)
 
 
@@ -154,37 +156,6 @@ def _from_folder(folder: Path, source: str, device: torch.device, dtype: torch.d
 def _same_files(folder: Path, share: SDXL, name: str) -> bool:
     ours = {f"{name}/{file.name}": _remembered_hash(file) for file in folder.glob("*.safetensors")}
     return bool(ours) and ours == {key: digest for key, digest in share.hashes.items() if key.startswith(f"{name}/")}
-
-
-def _from_single_file(path: Path, device: torch.device, dtype: torch.dtype, config: Path | None) -> SDXL:
-    if not path.is_file():
-        raise ModelError(f"{path}: there is no such file. Give a .safetensors checkpoint, a diffusers folder or a hub id.")
-    from safetensors import SafetensorError, safe_open
-
-    with quiet():
-        from diffusers import StableDiffusionXLPipeline
-
-    try:
-        with safe_open(path, "pt") as opened:
-            keys = set(opened.keys())
-    except (SafetensorError, OSError) as error:
-        raise ModelError(f"{path}: is not a whole safetensors file ({error}). Fetch it again.") from None
-    if "conditioner.embedders.0.transformer.text_model.embeddings.token_embedding.weight" not in keys:
-        what = "an adapter" if any("lora" in key for key in keys) else "a checkpoint of another family"
-        raise ModelError(f"{path}: is no SDXL base checkpoint but {what}. --base takes the whole model; --adapter takes adapters.")
-    try:
-        with quiet():
-            pipe = StableDiffusionXLPipeline.from_single_file(str(path), torch_dtype=dtype, config=str(config) if config else None)
-    except Exception as error:  # diffusers raises many kinds here; all of them mean that this file cannot be loaded
-        raise ModelError(f"{path}: cannot be loaded as SDXL: {str(error).splitlines()[0]}. Name its configuration folder with base_config.") from None
-    for module in (pipe.unet, pipe.vae, pipe.text_encoder, pipe.text_encoder_2):
-        module.to(device).eval().requires_grad_(False)
-    return _checked(
-        SDXL(
-            pipe.tokenizer, pipe.tokenizer_2, pipe.text_encoder, pipe.text_encoder_2, pipe.unet, pipe.vae,
-            dict(pipe.scheduler.config), str(path), device, dtype, {path.name: path},
-        )
-    )  # fmt: skip
 
 
 def _checked(model: SDXL) -> SDXL:

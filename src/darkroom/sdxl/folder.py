@@ -1,0 +1,104 @@
+"""Write a model as a diffusers folder, which stock from_pretrained loads, of today and of years ago."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from darkroom.errors import OutputError
+from darkroom.files import writable_folder, write_json, write_text
+from darkroom.sdxl.layout import canonical
+from darkroom.sdxl.model import SDXL
+from darkroom.sdxl.stream import stream
+
+CLASSES = {
+    "unet": ("diffusers", "UNet2DConditionModel"), "vae": ("diffusers", "AutoencoderKL"), "scheduler": ("diffusers", "EulerDiscreteScheduler"),
+    "text_encoder": ("transformers", "CLIPTextModel"), "text_encoder_2": ("transformers", "CLIPTextModelWithProjection"),
+    "tokenizer": ("transformers", "CLIPTokenizer"), "tokenizer_2": ("transformers", "CLIPTokenizer"),
+}  # fmt: skip
+FIRST = ("text_encoder", "tokenizer")  # a refiner has none
+
+
+def write_folder(model: SDXL, path: Path, dtype: torch.dtype) -> None:
+    """Write model_index.json, every part in `dtype`, tokenizers and scheduler. The folder is whole or not there; one tensor at a time is in memory.
+
+    Raises OutputError where something lies there already or the place cannot be written, ModelError for NaN, infinity and float16's
+    overflow, and ValueError where an adapter is still on the model.
+    """
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise OutputError(f"{path}: is there already, and would be overwritten. Choose another folder with --out, or remove it first.")
+    parent = writable_folder(path.parent)
+    made = Path(tempfile.mkdtemp(dir=parent, prefix=f".{path.name}.", suffix=".part"))
+    try:
+        _fill(model, made, dtype)
+        made.chmod(0o755)  # mkdtemp's own is 0o700: others could not read what was published
+        if path.is_dir():
+            path.rmdir()
+        made.rename(path)
+    except OSError as error:
+        raise OutputError(f"{path}: could not be written whole: {error.strerror or error}.") from None
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
+def _fill(model: SDXL, folder: Path, dtype: torch.dtype) -> None:
+    parts: dict[str, Any] = {**model.parts, "vae": model.vae}
+    for name, module in sorted(parts.items()):
+        _write_part(folder / name, module, dtype, is_text=name.startswith("text_encoder"))
+    for name in ("tokenizer", "tokenizer_2"):
+        if (tokenizer := getattr(model, name)) is not None:
+            _write_words(folder / name, tokenizer)
+    scheduler = {"_class_name": CLASSES["scheduler"][1]} | model.scheduler_config
+    write_json(folder / "scheduler" / "scheduler_config.json", scheduler)
+    write_json(folder / "model_index.json", _index(model, str(scheduler["_class_name"])))
+
+
+def _index(model: SDXL, scheduler: str) -> dict[str, Any]:
+    import diffusers
+
+    refines = model.text_encoder is None
+    classes = CLASSES | {"scheduler": ("diffusers", scheduler)}
+    components = {name: [None, None] if refines and name in FIRST else list(value) for name, value in sorted(classes.items())}
+    return {
+        "_class_name": "StableDiffusionXLImg2ImgPipeline" if refines else "StableDiffusionXLPipeline",
+        "_diffusers_version": diffusers.__version__,
+        "force_zeros_for_empty_prompt": model.zeroes_empty,
+        **({"requires_aesthetics_score": True} if refines else {}),
+        **components,
+    }
+
+
+def _write_part(folder: Path, module: nn.Module, dtype: torch.dtype, is_text: bool) -> None:
+    """Weights and config.json. Text encoders keep `text_model.` in their names: transformers before 5.6 wants it, and later ones understand it."""
+    state = module.state_dict()
+    if adapted := next((name for name in state if ".lora_" in name or ".base_layer." in name), None):
+        raise ValueError(f"{adapted}: an adapter is on the model. Take it off (Attached.detach) before the model is written.")
+    named = {_stored(name) if is_text else name: tensor for name, tensor in state.items()}
+    folder.mkdir()
+    config: Any = module.config
+    if is_text:
+        facts = {key: value for key, value in config.to_dict().items() if not key.startswith("_")}  # whole: defaults differ between versions
+        write_json(folder / "config.json", facts | {"dtype": str(dtype).removeprefix("torch."), "architectures": [type(module).__name__]})
+    else:
+        write_text(folder / "config.json", module.to_json_string())  # type: ignore[operator]
+    file = folder / ("model.safetensors" if is_text else "diffusion_pytorch_model.safetensors")
+    stream(file, {name: (dtype, tuple(tensor.shape)) for name, tensor in named.items()}, lambda name: named[name], {"format": "pt"}, hashed=False)
+
+
+def _stored(name: str) -> str:
+    return name if name == "text_projection.weight" else f"text_model.{canonical(name)}"
+
+
+def _write_words(folder: Path, tokenizer: Any) -> None:
+    """As transformers writes them, and vocab.json and merges.txt beside, which its versions before 5 look for."""
+    tokenizer.save_pretrained(folder)
+    model = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
+    write_text(folder / "vocab.json", json.dumps(dict(sorted(model["vocab"].items(), key=lambda item: item[1])), ensure_ascii=False))
+    merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in model["merges"]]
+    write_text(folder / "merges.txt", "\n".join(["#version: 0.2", *merges]) + "\n")
