@@ -29,6 +29,10 @@ OPTIONS = {
         "--adapter --adapters --arm --axis --base --device --embedding --guidance --json --language --memory --negative --out --precision --refiner "
         "--sampler --seed --set --steps --title"
     ),
+    "import": "",
+    "import kohya": "--json --out",
+    "import diffusers": "--json --out",
+    "export": "--base-model --checkpoint --json --license --name --public --push --to --trial --weight",
     "adapter": "",
     "adapter show": "--base --json --no-norms --norms",
     "adapter convert": "--base --json --out --to",

@@ -1,4 +1,4 @@
-"""`darkroom`: generate, grid, prompt, adapter, train, resume, trial, demo, recipes.
+"""`darkroom`: generate, grid, prompt, adapter, import, export, train, resume, trial, demo, recipes.
 
 Exit codes: 0 done; 2 the user's mistake, with one message and no traceback; 1 a fault of ours; 130 stopped with Ctrl-C.
 With --json, standard output holds one JSON object and nothing else. torch is imported by the jobs, never here.
@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import typer
 
 from darkroom import __version__
-from darkroom.cli import adapter, draw
+from darkroom.cli import adapter, draw, files
 from darkroom.cli.show import Device, Json, Set, show
 from darkroom.errors import DarkroomError
 
@@ -30,6 +30,11 @@ app.command("generate")(draw.generate_command)
 app.command("grid")(draw.grid_command)
 app.command("prompt")(draw.prompt_command)
 app.add_typer(adapter.app)
+imports = typer.Typer(name="import", no_args_is_help=True, rich_markup_mode=None, help="Settings of other programs as recipes: kohya's and diffusers'.")
+imports.command("kohya")(files.import_kohya_command)
+imports.command("diffusers")(files.import_diffusers_command)
+app.add_typer(imports)
+app.command("export")(files.export_command)
 
 
 @app.callback(invoke_without_command=True)
@@ -162,8 +167,8 @@ def preflight_lines(facts: dict[str, Any]) -> list[str]:
     groups: dict[tuple[str, int, bool], list[str]] = {}
     for row in facts["captions"]:
         groups.setdefault((row["caption"], row["tokens"], row["cut"]), []).append(row["file"])
-    for (caption, tokens, cut), files in list(groups.items())[:12]:
-        files_text = files[0] if len(files) == 1 else f"{len(files)} pictures"
+    for (caption, tokens, cut), named in list(groups.items())[:12]:
+        files_text = named[0] if len(named) == 1 else f"{len(named)} pictures"
         lines.append(f'  {files_text}: "{caption}" ({tokens} tokens{", CUT AFTER 75" if cut else ""})')
     lines += [f"  ... and {len(groups) - 12} more captions"] if len(groups) > 12 else []
     for row in facts["buckets"]:

@@ -1,0 +1,220 @@
+"""A run to a folder that is ready for the hub, A1111 and ComfyUI: the adapter as it is, a card, pictures, the recipe, the receipt.
+
+Nothing in the folder names a path of the machine it was made on: pictures are written anew with a request that says names alone, and the recipe
+and the receipt hold what others can use.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from darkroom.errors import DarkroomError, OutputError, RecipeError, RunError
+from darkroom.files import sha256_file, write_json, write_text
+from darkroom.jobs.card import Shot, card
+from darkroom.sampling.request import Request, read_request, save_png
+from darkroom.train.recipe import Recipe
+from darkroom.train.run import ADAPTER, Run
+
+SDXL_BASE = "stabilityai/stable-diffusion-xl-base-1.0"
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+LICENCE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
+MACHINE = ("gpu", "gpu_memory_mib", "cores")
+KEPT = ("darkroom", "python", "libraries", "device", "precision", "seed", "base_sha256", "pictures_sha256")
+
+
+@dataclass(frozen=True)
+class Export:
+    """What is to be exported, and how it is to be called."""
+
+    run: Path
+    to: Path
+    step: int | None = None
+    name: str = ""
+    weight: float = 1.0
+    license: str = "other"
+    base_model: str = ""
+    trial: Path | None = None
+    repository: str = ""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The facts that the card, the receipt and the side-car share."""
+
+    name: str
+    recipe: Recipe
+    step: int
+    facts: dict[str, Any]
+    adapter_sha256: str
+    trained_on: str
+    base_model: str
+    shots: tuple[Shot, ...] = ()
+    verdicts: tuple[str, ...] = ()
+    grid: str = ""
+    choices: dict[str, Any] = field(default_factory=dict)
+
+
+def export(asked: Export) -> Path:
+    """Write the folder whole or not at all; returns the adapter's path in it. Raises RunError, OutputError, RecipeError."""
+    run = Run.open(asked.run)
+    step, source = _adapter(run, asked.step)
+    name = slug(asked.name or run.recipe.data.subject) or "adapter"
+    if not LICENCE.fullmatch(asked.license):
+        raise RecipeError(
+            f"--license {asked.license}: is no licence the hub knows by name. Write one as it does, for example cc-by-4.0, mit, openrail++ or other."
+        )
+    name += f"-{step:06d}" if asked.step is not None else ""
+    with whole_folder(asked.to) as folder:
+        shutil.copyfile(source, folder / f"{name}.safetensors")
+        subject = _subject(asked, run, step, name, folder)
+        _write(asked, subject, folder)
+    return asked.to / f"{name}.safetensors"
+
+
+def _adapter(run: Run, step: int | None) -> tuple[int, Path]:
+    saved = {checkpoint.step: checkpoint.folder / ADAPTER for checkpoint in run.checkpoints()}
+    known = ", ".join(map(str, saved)) or "none"
+    if step is not None:
+        if step not in saved:
+            raise RunError(f"{run.folder}: has no checkpoint of step {step}. It has: {known}.")
+        return step, saved[step]
+    if not run.finished:
+        raise RunError(f"{run.folder}: is not finished. Go on with `darkroom resume {run.folder}`, or export a checkpoint with --checkpoint STEP ({known}).")
+    return int(run.facts["result"]["steps"]), run.folder / ADAPTER
+
+
+def slug(text: str) -> str:
+    """ "TOK cat" to "tok-cat": a name that file systems, peft and <lora:...> all take."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:60]
+
+
+@contextmanager
+def whole_folder(target: Path) -> Iterator[Path]:
+    """A folder beside the target that takes its place when the block ends without an error. Raises OutputError where the target is not empty."""
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise OutputError(f"{target}: is there already and not empty. Choose another folder with --to, or move that one away.")
+    part = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part"))
+        yield part
+        part.chmod(0o755)
+        if target.is_dir():
+            target.rmdir()
+        part.rename(target)
+    except OSError as error:
+        raise OutputError(f"{target}: could not be written whole: {error.strerror or error}. Choose another folder with --to.") from None
+    finally:
+        if part is not None:
+            shutil.rmtree(part, ignore_errors=True)
+
+
+def _subject(asked: Export, run: Run, step: int, name: str, folder: Path) -> Subject:
+    recipe = run.recipe
+    digest = sha256_file(folder / f"{name}.safetensors")
+    trained_on = public_name(recipe.base)
+    base_model = asked.base_model or ("" if recipe.base == "pocket" else recipe.base if _on_hub(recipe.base) else SDXL_BASE)
+    verdicts, grid = _trial(asked.trial, digest, folder) if asked.trial else ((), "")
+    return Subject(
+        name, recipe, step, public_facts(run.facts, step, digest, trained_on), digest, trained_on, base_model, _pictures(run, step, name, folder),
+        verdicts, grid, {"weight": asked.weight, "license": asked.license, "repository": asked.repository},
+    )  # fmt: skip
+
+
+def _on_hub(base: str) -> bool:
+    return bool(HUB_ID.fullmatch(base)) and not base.endswith(".safetensors") and not Path(base).exists()
+
+
+def public_name(base: str) -> str:
+    """A hub id as it is, the last word of a path."""
+    return base if base == "pocket" or _on_hub(base) else re.split(r"[/\\]", base.rstrip("/\\"))[-1]
+
+
+def public_recipe(recipe: Recipe, trained_on: str) -> Recipe:
+    """The recipe without folders of this machine: pictures are given with --images."""
+    data = recipe.data.model_copy(update={"images": ""})
+    return recipe.model_copy(update={"base": trained_on, "base_config": public_name(recipe.base_config) if recipe.base_config else "", "data": data})
+
+
+def public_facts(facts: dict[str, Any], step: int, adapter_sha256: str, trained_on: str) -> dict[str, Any]:
+    """The receipt with what others can check, and nothing of the machine's names: a list of what stays, not of what goes."""
+    preflight = facts.get("preflight", {})
+    return {
+        **{key: facts[key] for key in KEPT if key in facts},
+        "base": trained_on,
+        "hardware": {key: value for key, value in facts.get("hardware", {}).items() if key in MACHINE},
+        "pictures": len(facts.get("pictures", ())),
+        "preflight": {key: preflight[key] for key in ("buckets", "upscaled", "batch_size", "accumulate", "steps", "epochs", "memory_mib") if key in preflight},
+        "result": {key: value for key, value in facts.get("result", {}).items() if key != "adapter_sha256"},
+        "adapter_step": step,
+        "adapter_sha256": adapter_sha256,
+    }
+
+
+def public_request(request: Request, name: str) -> Request:
+    """What a picture was asked to be, with the names of files for their paths."""
+    worn = tuple(w.model_copy(update={"file": f"{name}.safetensors" if Path(w.file).name == ADAPTER else Path(w.file).name}) for w in request.adapters)
+    words = tuple(w.model_copy(update={"file": Path(w.file).name}) for w in request.embeddings)
+    files = {key: Path(getattr(request, key)).name for key in ("image", "mask", "keep") if getattr(request, key)}
+    return request.model_copy(update={**files, "base": public_name(request.base), "adapters": worn, "embeddings": words})
+
+
+def _pictures(run: Run, step: int, name: str, folder: Path) -> tuple[Shot, ...]:
+    """The last previews up to the step, the same pixels with a public request; the first one also beside the adapter, where A1111 looks for it."""
+    drawn = sorted((run.folder / "previews").glob("[0-9]*_*.png"))
+    steps = {int(path.name.partition("_")[0]) for path in drawn}
+    last = max((number for number in steps if 0 < number <= step), default=None)
+    shots: list[Shot] = []
+    for index, path in enumerate(p for p in drawn if int(p.name.partition("_")[0]) == last):
+        try:
+            request = public_request(read_request(path), name)
+        except DarkroomError:  # not ours, or re-saved by another program: it cannot say what it shows
+            continue
+        with Image.open(path) as opened:
+            picture = opened.convert("RGB")
+        target = folder / "images" / f"preview-{index}.png"
+        save_png(picture, request, target)
+        if not shots:
+            shutil.copyfile(target, folder / f"{name}.png")
+        shots.append(Shot(f"images/{target.name}", request.prompt, request.seed, last or 0))
+    return tuple(shots)
+
+
+def _trial(trial: Path, adapter_sha256: str, folder: Path) -> tuple[tuple[str, ...], str]:
+    """A trial's sentences and its grid, where it wore this very adapter. Raises RunError."""
+    try:
+        result = json.loads((trial / "trial.json").read_text(encoding="utf-8"))
+        sentences = tuple(str(row["sentence"]) for row in result["comparisons"])
+        worn = set(result["receipt"]["adapters"].values())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise RunError(f"{trial}: is no trial's folder (its trial.json is missing or damaged). `darkroom trial` makes one.") from None
+    if adapter_sha256 not in worn:
+        raise RunError(f"{trial}: tried another adapter than this one (sha256 {adapter_sha256[:12]}). Try this one first, or leave --trial out.")
+    grid = trial / "grid.png"
+    if not grid.is_file():
+        return sentences, ""
+    with Image.open(grid) as opened:
+        (folder / "images").mkdir(exist_ok=True)
+        opened.convert("RGB").save(folder / "images" / "trial.png", "PNG", optimize=True)
+    return sentences, "images/trial.png"
+
+
+def _write(asked: Export, subject: Subject, folder: Path) -> None:
+    from darkroom.sdxl.adapters.metadata import sidecar
+
+    notes = f"Trained with Darkroom on {subject.trained_on}: {subject.facts['pictures']} pictures, {subject.step} steps. sha256 {subject.adapter_sha256}"
+    trigger = (subject.recipe.data.subject,) if subject.recipe.data.subject else ()
+    sidecar(folder / f"{subject.name}.safetensors", trigger, asked.weight, description=subject.recipe.about, notes=notes)
+    write_json(folder / "facts.json", subject.facts)
+    write_text(folder / "recipe.toml", public_recipe(subject.recipe, subject.trained_on).to_toml())
+    write_text(folder / "README.md", card(subject))

@@ -1,0 +1,291 @@
+"""Every setting of another program ends in exactly one row, and what is mapped means the same here."""
+
+import json
+import re
+import subprocess
+import sys
+import tomllib
+
+import pytest
+
+from darkroom.cli.files import import_diffusers_command, import_kohya_command
+from darkroom.errors import OutputError
+from darkroom.jobs.migrate import import_diffusers, import_kohya, lines
+from darkroom.jobs.migrate.convert import split_prompt
+from darkroom.train.recipe import Recipe, load_recipe
+
+CATS = r"""!accelerate launch train_dreambooth_lora_sdxl.py \
+  --pretrained_model_name_or_path="stabilityai/stable-diffusion-xl-base-1.0" \
+  --pretrained_vae_model_name_or_path="madebyollin/sdxl-vae-fp16-fix" \
+  --instance_data_dir="cats" --output_dir="$output_dir" --instance_prompt="a photo of TOK cat" \
+  --resolution=1024\
+  --train_batch_size=1 --gradient_checkpointing --gradient_accumulation_steps=4 --snr_gamma=5.0 \
+  --learning_rate=1e-4 --max_train_steps=500 --use_8bit_adam --mixed_precision fp16 --seed="7" \
+  --validation_prompt="TOK cat on $place" --num_validation_images=2 --validation_epochs 25
+"""
+NEEDED = "--pretrained_model_name_or_path x/sdxl --instance_data_dir pics --instance_prompt 'a photo of TOK cat'"
+
+GUI = {
+    "LoRA_type": "Kohya LoCon", "sdxl": True, "v2": False, "pretrained_model_name_or_path": "baseXL.safetensors", "train_data_dir": "img",
+    "max_resolution": "1024,1024", "learning_rate": 0.0002, "unet_lr": 0.0002, "text_encoder_lr": 5e-5, "network_dim": "32", "network_alpha": 16,
+    "conv_dim": 32, "conv_alpha": 16, "epoch": 4, "max_train_epochs": "", "max_train_steps": "", "lr_scheduler": "cosine", "lr_warmup": 0, "optimizer": "AdamW",
+    "optimizer_args": "weight_decay=0.1 betas=0.9,0.99 foreach=True", "train_batch_size": 2, "mixed_precision": "bf16", "save_precision": "fp16", "seed": "42",
+    "save_every_n_epochs": 1, "min_snr_gamma": 5, "noise_offset_type": "Original", "noise_offset": 0.05, "multires_noise_iterations": 6, "enable_bucket": True,
+    "bucket_reso_steps": 64, "flip_aug": True, "caption_extension": ".txt", "shuffle_caption": True, "keep_tokens": "1", "sample_every_n_steps": 100,
+    "sample_prompts": "TOK cat on a sofa --n blurry --d 7 --s 20 --l 6\nTOK cat --d 8 --s 20", "sample_sampler": "euler_a", "wandb_api_key": "secret-key",
+    "flux1_checkbox": False, "t5xxl": "", "metadata_title": "x", "training_comment": "my cat", "noize_offset": 1,
+}  # fmt: skip
+SCRIPT = """
+[model]
+pretrained_model_name_or_path = "base.safetensors"
+[network]
+network_module = "networks.lora"
+network_args = ["rank_dropout=0.1"]
+network_train_unet_only = true
+[rest]
+dataset_config = "C:/data/set.toml"
+optimizer_type = "AdamW8bit"
+conv_dim = 8
+unet_lr = 1e-4
+lr_scheduler = "cosine_with_restarts"
+lr_warmup_steps = 0.1
+max_train_steps = 400
+save_every_n_steps = 200
+caption_dropout_rate = 0.5
+train_batch_size = 8
+"""
+DATASET = """
+[general]
+caption_dropout_rate = 0.1
+shufle_caption = true
+[[datasets]]
+resolution = 768
+batch_size = 4
+keep_tokens = 2
+  [[datasets.subsets]]
+  image_dir = "reg"
+  is_reg = true
+  class_tokens = "cat"
+  [[datasets.subsets]]
+  image_dir = "pics"
+  class_tokens = "TOK cat"
+  num_repeats = 10
+  caption_dropout_rate = 0.2
+  [[datasets.subsets]]
+  image_dir = "more"
+"""
+
+
+def row(imported, key):
+    found = [r for r in imported.rows if r.source_key == key]
+    assert len(found) == 1, (key, found)
+    return found[0]
+
+
+def outcomes(imported):
+    return {r.source_key: r.outcome for r in imported.rows if r.given}
+
+
+def loads(imported, tmp_path):
+    """The TOML text is the tree, and the recipe that `darkroom train` would read."""
+    assert tomllib.loads(imported.toml) == imported.recipe
+    file = tmp_path / "imported.toml"
+    file.write_text(imported.toml, encoding="utf-8")
+    return load_recipe(str(file))
+
+
+def test_a_dreambooth_command_is_the_same_training(tmp_path):
+    imported = import_diffusers(CATS)
+    recipe = loads(imported, tmp_path)
+    assert (recipe.data.images, recipe.trigger, recipe.template) == ("cats", "TOK", "a photo of TOK cat")
+    assert (recipe.data.resolution, recipe.data.bucket_step, recipe.data.batch_size, recipe.train.accumulate) == (1024, 1024, 1, 4)
+    assert (recipe.method.rank, recipe.method.alpha, recipe.objective.min_snr, str(recipe.train.length)) == (4, 4.0, 5.0, "500 steps")  # its rank, not ours
+    assert (recipe.train.precision, recipe.train.seed, str(recipe.train.save_every), recipe.train.gradient_checkpointing) == ("fp16", 7, "500 steps", True)
+    assert recipe.preview.prompts == ("TOK cat on $place",) * 2 and str(recipe.preview.every) == "25 epochs" and recipe.preview.seed == 7
+    assert recipe.optimizer.warmup == 0, "500 is its default, and a constant schedule ignores it"
+    said = outcomes(imported)
+    assert said["--use_8bit_adam"] == said["--output_dir"] == "no_equal" and said["--pretrained_vae_model_name_or_path"] == "implied"
+    assert any("$place" in text and "preview.prompts" in text for text in imported.todo)
+    assert not any("output_dir" in text for text in imported.todo), "what is not carried over need not be filled in"
+    assert "rank = 4                       # --rank 4 (its default)" in imported.toml
+
+
+def test_the_cat_tutorial(shared, tmp_path):
+    text = next((shared / "seeds").glob("003_*.txt")).read_text(encoding="utf-8", errors="replace")
+    plain, prior = (import_diffusers(command) for command in re.findall(r"```python\n(.*?)```", text, re.DOTALL))
+    assert plain.counts() == {"mapped": 17, "implied": 1, "no_equal": 3, "unknown": 0}
+    assert prior.counts() == {"mapped": 17, "implied": 1, "no_equal": 8, "unknown": 0}
+    for imported, length, accumulate, every in ((plain, "500 steps", 4, "25 epochs"), (prior, "1000 steps", 2, "1250 steps")):
+        recipe = loads(imported, tmp_path)
+        assert (str(recipe.train.length), recipe.train.accumulate, str(recipe.preview.every)) == (length, accumulate, every)
+        assert recipe.data.images == "$source_data_dir" and any("$source_data_dir" in text for text in imported.todo)
+    assert {key for key, outcome in outcomes(prior).items() if "prior" in key or ("class" in key and outcome == "no_equal")} == {
+        "--with_prior_preservation", "--class_data_dir", "--prior_loss_weight", "--class_prompt", "--num_class_images",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("options", "key", "value"),
+    [
+        ("--scale_lr --learning_rate 1e-5 --train_batch_size 2 --gradient_accumulation_steps 3", "optimizer.rate", 6e-5),
+        ("--num_train_epochs 3 --repeats 20", "train.length", "60 epochs"),
+        ("--train_text_encoder --text_encoder_lr 2e-5 --learning_rate 4e-5", "method.text_rate", 0.5),
+        ("--lr_scheduler polynomial", "optimizer.schedule", "linear"),
+        ("--lr_scheduler cosine_with_restarts", "optimizer.schedule", "cosine"),
+        ("--lr_scheduler constant_with_warmup", "optimizer.warmup", 500),
+        ("--optimizer prodigy --learning_rate 1", "optimizer.rate", 1e-4),
+        ("--center_crop --resolution 768", "data.bucket_step", 768),
+        ("--max_train_st 9", "train.length", "9 steps"),  # argparse takes an unambiguous beginning
+        ("--adam_beta1 0.8", "optimizer.betas", [0.8, 0.999]),
+    ],
+)
+def test_diffusers_options_mean_the_same(options, key, value):
+    tree = import_diffusers(f"accelerate launch train_dreambooth_lora_sdxl.py {NEEDED} {options}").recipe
+    table, name = key.split(".")
+    assert tree[table][name] == pytest.approx(value) if isinstance(value, float) else tree[table][name] == value
+
+
+def test_what_stands_before_the_script_counts_too():
+    command = f"""
+        export MODEL="x/sdxl" # a comment
+        export HF_TOKEN=abc
+        CUDA_VISIBLE_DEVICES=1 accelerate launch --num_processes=2 --mixed_precision bf16 --gpu_ids all --warp_drive 9 \\
+            train_dreambooth_lora_sdxl.py {NEEDED.replace("x/sdxl", "$MODEL")} --rnak 8
+    """
+    imported = import_diffusers(command)
+    assert imported.recipe["base"] == "x/sdxl" and imported.recipe["train"]["accumulate"] == 2 and imported.recipe["train"]["precision"] == "bf16"
+    assert "abc" not in str(imported)
+    said = outcomes(imported)
+    assert (said["$MODEL"], said["$CUDA_VISIBLE_DEVICES"], said["accelerate --gpu_ids"], said["accelerate --warp_drive"]) == (
+        "implied", "no_equal", "no_equal", "unknown",
+    )  # fmt: skip
+    assert row(imported, "--rnak").outcome == "unknown" and 'Did you mean "rank"?' in row(imported, "--rnak").why
+
+
+def test_text_to_image_lora_says_what_is_missing():
+    command = "accelerate launch train_text_to_image_lora_sdxl.py --pretrained_model_name_or_path=x/sdxl --train_data_dir=pics --train_text_encoder"
+    imported = import_diffusers(command)
+    assert imported.recipe["train"]["length"] == "100 epochs" and imported.recipe["data"]["batch_size"] == 16 and imported.recipe["method"]["text_rate"] == 1.0
+    assert any("--subject" in text for text in imported.todo)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "template", "subject"),
+    [
+        ("a photo of TOK cat", "a photo of {subject}", "TOK cat"),
+        ("photo of a sks dog, 4k", "photo of a {subject}, 4k", "sks dog"),
+        ("in the style of <s0><s1>", "in the style of {subject}", "<s0><s1>"),
+        ("a photo of a cat, HDR", "a photo of a {subject}, HDR", "cat"),
+        ("a p3rs0n standing", "a {subject}", "p3rs0n standing"),
+        ("$instance_prompt", "{subject}", "$instance_prompt"),
+        ("szn75", "{subject}", "szn75"),
+    ],
+)
+def test_a_prompt_is_taken_apart_and_is_whole_again(prompt, template, subject):
+    assert split_prompt(prompt) == (template, subject)
+    assert template.replace("{subject}", subject) == prompt
+
+
+def test_the_gui(tmp_path):
+    (tmp_path / "img" / "10_TOK cat").mkdir(parents=True)
+    file = tmp_path / "gui.json"
+    file.write_text(json.dumps(GUI | {"train_data_dir": str(tmp_path / "img")}), encoding="utf-8")
+    imported = import_kohya(file)
+    recipe = loads(imported, tmp_path)
+    assert recipe.data.images.endswith("10_TOK cat") and recipe.data.subject == "TOK cat" and recipe.template == "TOK cat"
+    assert (str(recipe.train.length), str(recipe.train.save_every), str(recipe.preview.every)) == ("40 epochs", "10 epochs", "100 steps")
+    assert (recipe.method.rank, recipe.method.alpha, recipe.method.feed_forward, recipe.method.convolution) == (32, 16.0, True, True)
+    assert (recipe.optimizer.rate, recipe.method.text_rate) == (0.0002, pytest.approx(0.25)) and recipe.method.text_encoders
+    assert (recipe.optimizer.weight_decay, recipe.optimizer.betas, recipe.optimizer.schedule) == (0.1, (0.9, 0.99), "cosine")
+    assert (recipe.preview.prompts, recipe.preview.seed, recipe.preview.steps, recipe.preview.guidance) == (("TOK cat on a sofa", "TOK cat"), 7, 20, 6.0)
+    assert (recipe.objective.noise_offset, recipe.objective.min_snr, recipe.train.save_dtype, recipe.train.seed) == (0.05, 5.0, "fp16", 42)
+    assert {r.source_key.split(" ")[0] for r in imported.rows if r.given} == GUI.keys()
+    assert "secret-key" not in str(imported) and row(imported, "noize_offset").outcome == "unknown"
+    assert row(imported, "sample_prompts 1 negative").outcome == "no_equal" and row(imported, "sample_prompts 2 seed").outcome == "implied"
+    assert row(imported, "multires_noise_iterations").outcome == "implied" and row(imported, "optimizer_args foreach").outcome == "no_equal"
+
+
+def test_sd_scripts_and_its_dataset(tmp_path):
+    (tmp_path / "set.toml").write_text(DATASET, encoding="utf-8")
+    file = tmp_path / "train.toml"
+    file.write_text(SCRIPT, encoding="utf-8")
+    imported = import_kohya(file)
+    recipe = loads(imported, tmp_path)
+    assert (recipe.data.images, recipe.data.subject, recipe.data.resolution, recipe.data.batch_size) == ("pics", "TOK cat", 768, 4)
+    assert recipe.data.caption_dropout == 0.2 and recipe.data.bucket_step == 768, "the lowest level counts; buckets are off where nothing is said"
+    assert (recipe.method.rank, recipe.method.alpha, recipe.method.text_encoders) == (4, 1.0, False), "sd-scripts' defaults"
+    assert (str(recipe.train.length), str(recipe.train.save_every), recipe.optimizer.warmup, recipe.optimizer.weight_decay) == (
+        "400 steps",
+        "200 steps",
+        40,
+        0.01,
+    )
+    said = outcomes(imported)
+    assert said["caption_dropout_rate"] == said["general.caption_dropout_rate"] == said["train_batch_size"] == "implied"
+    assert said["datasets[0].subsets[0].image_dir"] == said["datasets[0].subsets[2].image_dir"] == "no_equal"
+    assert (
+        said["general.shufle_caption"] == said["conv_dim"] == "unknown"
+        and said["network_args rank_dropout"] == "no_equal"
+        and said["optimizer_type"] == "no_equal"
+    )
+    caption = row(imported, "caption_extension")
+    assert (caption.given, caption.value, caption.outcome) == (False, ".caption", "no_equal"), "the default that leaves captions unread is told"
+    alone = import_kohya(tmp_path / "set.toml")
+    assert alone.recipe["data"]["images"] == "pics" and "train" not in alone.recipe and any("config_file" in text for text in alone.todo)
+
+
+def test_a_rate_that_sets_itself_is_not_carried_over(tmp_path):
+    file = tmp_path / "c.toml"
+    file.write_text('network_module = "networks.lora"\noptimizer_type = "Prodigy"\nlearning_rate = 1.0\nmax_train_epochs = 3\n', encoding="utf-8")
+    imported = import_kohya(file)
+    assert imported.recipe["optimizer"]["rate"] == 1e-4 and outcomes(imported)["learning_rate"] == "no_equal"
+    assert imported.recipe["train"]["save_every"] == "3 epochs", "sd-scripts saves at the end where nothing is said"
+
+
+@pytest.mark.parametrize("name", ["constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial"])
+@pytest.mark.parametrize("warmup", [0, 10])
+def test_rates_go_as_diffusers_lets_them_go(name, warmup):
+    """Against diffusers' own schedules: the same after the warm-up, in which ours is one step ahead (it has no step of rate 0)."""
+    import torch
+    from diffusers.optimization import get_scheduler
+
+    options = f"--lr_scheduler {name} --lr_warmup_steps {warmup} --max_train_steps 50 --learning_rate 1"
+    ours = Recipe.from_tree(import_diffusers(f"accelerate launch train_dreambooth_lora_sdxl.py {NEEDED} {options}").recipe, "test").optimizer
+    theirs = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    schedule = get_scheduler(name, theirs, num_warmup_steps=warmup, num_training_steps=50)
+    for step in range(50):
+        at = step + 1 if step < ours.warmup else step
+        rate = at / ours.warmup if step < ours.warmup else schedule.get_last_lr()[0]
+        assert ours.factor(step, 50) == pytest.approx(rate, abs=1e-6), step
+        theirs.step()
+        schedule.step()
+
+
+def test_one_square_bucket_is_a_centre_crop():
+    from darkroom.data.buckets import bucket_shapes, fit
+
+    assert bucket_shapes(1024, 1024) == [(1024, 1024)]
+    found = fit(1500, 1200, bucket_shapes(1024, 1024))
+    assert (found.resized, found.top, found.left) == ((1280, 1024), 0, 128)
+
+
+def test_the_report_names_every_key(tmp_path, capsys):
+    imported = import_diffusers(CATS)
+    text = " ".join("\n".join(lines(imported)).split())
+    for found in imported.rows:
+        assert found.source_key in text and " ".join(found.why.split()) in text
+    import_diffusers_command(CATS, tmp_path / "cats.toml", False)
+    assert "NO EQUAL" in capsys.readouterr().out and load_recipe(str(tmp_path / "cats.toml")).method.rank == 4
+    with pytest.raises(OutputError, match="not written over"):
+        import_diffusers_command(CATS, tmp_path / "cats.toml", False)
+    (tmp_path / "train.sh").write_text(CATS, encoding="utf-8")
+    import_diffusers_command(str(tmp_path / "train.sh"), None, True)
+    assert json.loads(capsys.readouterr().out)["counts"] == imported.counts()
+    (tmp_path / "set.toml").write_text(DATASET, encoding="utf-8")
+    import_kohya_command(tmp_path / "set.toml", None, False)
+    assert "UNKNOWN to that program too" in capsys.readouterr().out
+
+
+def test_importing_costs_no_torch():
+    code = f"import sys; from darkroom.jobs.migrate import import_diffusers; import_diffusers({CATS!r}); assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
