@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import os
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -38,6 +39,30 @@ def atomic(path: Path) -> Iterator[Path]:
         raise OutputError(f"{path}: could not be written whole: {error.strerror or error}. What was there before is unchanged.") from None
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(target: Path, option: str = "--out") -> Iterator[Path]:
+    """A folder beside the target that takes its place when the block ends without an error.
+
+    Raises OutputError where the target is not empty or cannot be written; `option` is the one that names it.
+    """
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise OutputError(f"{target}: is there already and not empty. Choose another folder with {option}, or move that one away.")
+    part = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part"))
+        yield part
+        part.chmod(0o755)  # mkdtemp's own is 0o700: others could not read what was published
+        if target.is_dir():
+            target.rmdir()
+        part.rename(target)
+    except OSError as error:
+        raise OutputError(f"{target}: could not be written whole: {error.strerror or error}. Choose another folder with {option}.") from None
+    finally:
+        if part is not None:
+            shutil.rmtree(part, ignore_errors=True)
 
 
 def _umask() -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import importlib
-import logging
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -23,6 +22,7 @@ from darkroom.sdxl.adapters.changes import Change, Full, Glora, Hada, Ia3, Kron,
 from darkroom.sdxl.adapters.layouts import Adapter, read, write
 from darkroom.sdxl.adapters.level import levelled
 from darkroom.sdxl.adapters.places import Catalogue, Place
+from support.lycoris import rand, randomise
 
 CLOSE = {"rtol": 1e-4, "atol": 2e-5}
 
@@ -30,23 +30,6 @@ CLOSE = {"rtol": 1e-4, "atol": 2e-5}
 @pytest.fixture
 def catalogue(model: object) -> Catalogue:
     return Catalogue.of(model)
-
-
-@pytest.fixture(scope="module")
-def lycoris() -> Iterator[Any]:
-    found = pytest.importorskip("lycoris")
-    logging.getLogger("LyCORIS").setLevel(logging.ERROR)
-    yield found
-
-
-def rand(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed + sum(shape))) * 0.2
-
-
-def randomise(module: nn.Module) -> None:
-    with torch.no_grad():
-        for number, parameter in enumerate(module.parameters()):
-            parameter.copy_(rand(*parameter.shape, seed=number) if parameter.numel() > 1 else torch.ones_like(parameter))
 
 
 # ---- LyCORIS: the files -------------------------------------------------------------------------------------------------------------------------------

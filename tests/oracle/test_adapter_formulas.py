@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import logging
 from typing import Any
 
 import pytest
@@ -13,25 +12,9 @@ from torch.nn import functional as F
 
 from darkroom.sdxl.adapters.fit import build
 from darkroom.sdxl.adapters.places import Place
+from support.lycoris import rand, randomise
 
 CLOSE = {"rtol": 1e-4, "atol": 2e-5}
-
-
-@pytest.fixture(scope="module")
-def lycoris() -> Any:
-    found = pytest.importorskip("lycoris")
-    logging.getLogger("LyCORIS").setLevel(logging.ERROR)
-    return found
-
-
-def rand(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed + sum(shape))) * 0.2
-
-
-def randomise(module: nn.Module) -> None:
-    with torch.no_grad():
-        for number, parameter in enumerate(module.parameters()):
-            parameter.copy_(rand(*parameter.shape, seed=number) if parameter.numel() > 1 else torch.ones_like(parameter))
 
 
 MODULES: dict[str, tuple[str, dict[str, Any]]] = {

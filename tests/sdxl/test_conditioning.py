@@ -13,10 +13,11 @@ from safetensors.torch import save_file
 
 from darkroom.errors import PromptError
 from darkroom.prompt import Span, read
-from darkroom.sdxl.conditioning import Conditioning, condition, describe, level, read_embedding
+from darkroom.sdxl.conditioning import condition, describe, level, read_embedding
 from darkroom.sdxl.reader import readers_of
-from darkroom.sdxl.text import Text, encode, zeroed
+from darkroom.sdxl.text import zeroed
 from darkroom.sdxl.weighting import chunks
+from support.texts import conditioned, encoded, only, same
 
 C1, C2 = 64, 96
 
@@ -25,25 +26,6 @@ C1, C2 = 64, 96
 def refiner(model):
     """Encoder 2 alone, as a refiner has it."""
     return dataclasses.replace(model, tokenizer=None, text_encoder=None)
-
-
-def only(conditioning: Conditioning) -> Text:
-    ((first, ((weight, text),)),) = conditioning.stages
-    assert (first, weight) == (0, 1.0)
-    return text
-
-
-def conditioned(model, text, language="auto", **rest) -> Text:
-    return only(condition(model, read(text, language), 10, **rest))
-
-
-def same(one: Text, other: Text) -> bool:
-    return torch.equal(one.states, other.states) and torch.equal(one.pooled, other.pooled)
-
-
-def encoded(model, text, clip_skip=0) -> Text:
-    with torch.no_grad():
-        return encode(model, [text], clip_skip)
 
 
 # --- plain

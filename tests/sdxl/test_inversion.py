@@ -11,10 +11,10 @@ from safetensors.torch import save_file
 
 from darkroom.errors import AdapterError
 from darkroom.prompt import Span, read
-from darkroom.sdxl.conditioning import Conditioning, condition, read_embedding, read_embeddings
+from darkroom.sdxl.conditioning import condition, read_embedding, read_embeddings
 from darkroom.sdxl.reader import readers_of
-from darkroom.sdxl.text import Text, encode
 from darkroom.sdxl.weighting import chunks
+from support.texts import conditioned, encoded, same
 
 C1, C2 = 64, 96
 
@@ -31,25 +31,6 @@ def embedding_file(tmp_path):
     tensors = {"clip_l": torch.randn(3, C1, generator=generator), "clip_g": torch.randn(3, C2, generator=generator)}
     save_file(tensors, tmp_path / "grumpy-style.safetensors")
     return tmp_path / "grumpy-style.safetensors"
-
-
-def only(conditioning: Conditioning) -> Text:
-    ((first, ((weight, text),)),) = conditioning.stages
-    assert (first, weight) == (0, 1.0)
-    return text
-
-
-def conditioned(model, text, language="auto", **rest) -> Text:
-    return only(condition(model, read(text, language), 10, **rest))
-
-
-def same(one: Text, other: Text) -> bool:
-    return torch.equal(one.states, other.states) and torch.equal(one.pooled, other.pooled)
-
-
-def encoded(model, text, clip_skip=0) -> Text:
-    with torch.no_grad():
-        return encode(model, [text], clip_skip)
 
 
 def test_new_words_take_their_place_and_leave_no_trace(model, embedding_file):

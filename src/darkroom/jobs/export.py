@@ -9,17 +9,14 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from darkroom.errors import DarkroomError, OutputError, RecipeError, RunError
-from darkroom.files import sha256_file, write_json, write_text
+from darkroom.errors import DarkroomError, RecipeError, RunError
+from darkroom.files import sha256_file, whole_folder, write_json, write_text
 from darkroom.jobs.card import Shot, card
 from darkroom.sampling.request import Request, read_request, save_png
 from darkroom.train.recipe import Recipe
@@ -74,7 +71,7 @@ def export(asked: Export) -> Path:
             f"--license {asked.license}: is no licence the hub knows by name. Write one as it does, for example cc-by-4.0, mit, openrail++ or other."
         )
     name += f"-{step:06d}" if asked.step is not None else ""
-    with whole_folder(asked.to) as folder:
+    with whole_folder(asked.to, "--to") as folder:
         shutil.copyfile(source, folder / f"{name}.safetensors")
         subject = _subject(asked, run, step, name, folder)
         _write(asked, subject, folder)
@@ -96,27 +93,6 @@ def _adapter(run: Run, step: int | None) -> tuple[int, Path]:
 def slug(text: str) -> str:
     """ "TOK cat" to "tok-cat": a name that file systems, peft and <lora:...> all take."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:60]
-
-
-@contextmanager
-def whole_folder(target: Path) -> Iterator[Path]:
-    """A folder beside the target that takes its place when the block ends without an error. Raises OutputError where the target is not empty."""
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise OutputError(f"{target}: is there already and not empty. Choose another folder with --to, or move that one away.")
-    part = None
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part"))
-        yield part
-        part.chmod(0o755)
-        if target.is_dir():
-            target.rmdir()
-        part.rename(target)
-    except OSError as error:
-        raise OutputError(f"{target}: could not be written whole: {error.strerror or error}. Choose another folder with --to.") from None
-    finally:
-        if part is not None:
-            shutil.rmtree(part, ignore_errors=True)
 
 
 def _subject(asked: Export, run: Run, step: int, name: str, folder: Path) -> Subject:

@@ -103,7 +103,7 @@ def generate(requests: Sequence[Request], out: Path, device: str = "auto", preci
 def filled(requests: Sequence[Request], device: str, precision: Precision, memory: Memory) -> list[Request]:
     """The requests with a batch: as many pictures as there are of a kind, up to 16384 latents at once (one picture of 1024 pixels) and up to 8 (caches)."""
     found: list[Request] = []
-    for _, group in itertools.groupby(requests, lambda request: request.model_dump_json(exclude={"seed"})):
+    for _, group in itertools.groupby(requests, _all_but_seed):
         alike = list(group)
         model = open_base(alike[0].base, device, precision, memory=memory)
         width, height = alike[0].width or model.resolution, alike[0].height or model.resolution
@@ -125,11 +125,11 @@ def draw_files(work: Iterable[tuple[Request, Path]], device: str = "auto", preci
     done = 0
     with Easel(device, precision, memory) as easel:
         for group in _batches(work):
-            opened = [easel.kit(request) for request, _ in group]
-            kit, wholes = opened[0][0], [whole for _, whole in opened]
+            kit, first = easel.kit(group[0][0])
             kit.memo = memo
             kit.peek = previews.watch(kit.model, group[0][1]) if previews else None
-            wanted = [(whole, path) for whole, (_, path) in zip(wholes, group, strict=True) if not (resume and _is_drawn(path, whole))]
+            wholes = [(first.model_copy(update={"seed": request.seed}), path) for request, path in group]
+            wanted = [(whole, path) for whole, path in wholes if not (resume and _is_drawn(path, whole))]
             for picture, (whole, path) in zip(draw_batch(kit, [whole for whole, _ in wanted]) if wanted else (), wanted, strict=True):
                 save_png(picture, whole, path)
             done += len(group)
@@ -143,13 +143,13 @@ def _is_drawn(path: Path, whole: Request) -> bool:
         return False
 
 
+def _all_but_seed(request: Request) -> str:
+    return request.model_dump_json(exclude={"seed"})
+
+
 def _batches(work: Iterable[tuple[Request, Path]]) -> Iterator[list[tuple[Request, Path]]]:
     """Neighbours that differ in their seeds alone, `batch` at a time."""
-
-    def alike(pair: tuple[Request, Path]) -> str:
-        return pair[0].model_dump_json(exclude={"seed"})
-
-    for _, group in itertools.groupby(work, alike):
+    for _, group in itertools.groupby(work, lambda pair: _all_but_seed(pair[0])):
         pairs = list(group)
         size = pairs[0][0].batch
         yield from (pairs[at : at + size] for at in range(0, len(pairs), size))

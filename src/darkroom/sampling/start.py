@@ -12,9 +12,9 @@ from PIL import Image
 from darkroom.device import generator
 
 
-def noise(seed: int, width: int, height: int, factor: int, channels: int = 4, purpose: str = "start") -> torch.Tensor:
-    """(1, channels, height / factor, width / factor) float32, drawn on the CPU: the same on every device and in every batch."""
-    return torch.randn(1, channels, height // factor, width // factor, generator=generator(seed, purpose))
+def noise(seed: int, width: int, height: int, factor: int, purpose: str = "start") -> torch.Tensor:
+    """(1, 4, height / factor, width / factor) float32, drawn on the CPU: the same on every device and in every batch."""
+    return torch.randn(1, 4, height // factor, width // factor, generator=generator(seed, purpose))
 
 
 def chance(seeds: Sequence[int], purpose: str) -> Callable[[int], Any]:

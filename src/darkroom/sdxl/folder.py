@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from darkroom.errors import OutputError
-from darkroom.files import writable_folder, write_json, write_text
+from darkroom.files import whole_folder, write_json, write_text
 from darkroom.sdxl.layout import canonical
 from darkroom.sdxl.model import SDXL
 from darkroom.sdxl.stream import stream
@@ -31,20 +28,8 @@ def write_folder(model: SDXL, path: Path, dtype: torch.dtype) -> None:
     Raises OutputError where something lies there already or the place cannot be written, ModelError for NaN, infinity and float16's
     overflow, and ValueError where an adapter is still on the model.
     """
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise OutputError(f"{path}: is there already, and would be overwritten. Choose another folder with --out, or remove it first.")
-    parent = writable_folder(path.parent)
-    made = Path(tempfile.mkdtemp(dir=parent, prefix=f".{path.name}.", suffix=".part"))
-    try:
+    with whole_folder(path) as made:
         _fill(model, made, dtype)
-        made.chmod(0o755)  # mkdtemp's own is 0o700: others could not read what was published
-        if path.is_dir():
-            path.rmdir()
-        made.rename(path)
-    except OSError as error:
-        raise OutputError(f"{path}: could not be written whole: {error.strerror or error}.") from None
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
 
 
 def _fill(model: SDXL, folder: Path, dtype: torch.dtype) -> None:

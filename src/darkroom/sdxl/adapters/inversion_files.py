@@ -9,16 +9,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
 from darkroom.errors import AdapterError
-from darkroom.files import atomic
 from darkroom.sdxl.adapters.header import Header
 from darkroom.sdxl.adapters.keys import BUNDLED
 from darkroom.sdxl.adapters.layouts import Words
-from darkroom.sdxl.adapters.metadata import STALE, hashes
-from darkroom.sdxl.formats import ordered
+from darkroom.sdxl.adapters.metadata import STALE
+from darkroom.sdxl.formats import write_adapter
 
 WIDTHS = {"clip_l": 768, "clip_g": 1280}
 TWO = ("learned_embeds.safetensors", "learned_embeds_2.safetensors")
@@ -94,7 +92,4 @@ def write_words(path: Path, words: Words, layout: WordLayout, metadata: Mapping[
 
 
 def _save(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None) -> None:
-    held = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
-    kept = {name: value for name, value in (metadata or {}).items() if name not in STALE}
-    with atomic(path) as part:
-        part.write_bytes(ordered(safetensors_bytes(held, {**kept, **hashes(held, kept)})))
+    write_adapter(path, dict(tensors), {name: value for name, value in (metadata or {}).items() if name not in STALE})

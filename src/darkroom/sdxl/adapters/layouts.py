@@ -13,19 +13,17 @@ from pathlib import Path
 from typing import Literal, NoReturn
 
 import torch
-from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
 from darkroom.errors import AdapterError
-from darkroom.files import atomic
 from darkroom.sdxl.adapters import alphas, families
 from darkroom.sdxl.adapters.changes import Change, LowRank, tensors_of
 from darkroom.sdxl.adapters.fit import Misfit, build
 from darkroom.sdxl.adapters.header import Header
 from darkroom.sdxl.adapters.keys import MAGNITUDE, Sorted, sort_keys
-from darkroom.sdxl.adapters.metadata import STALE, hashes
+from darkroom.sdxl.adapters.metadata import STALE
 from darkroom.sdxl.adapters.places import Catalogue, Key
-from darkroom.sdxl.formats import ordered, text_path
+from darkroom.sdxl.formats import text_path, write_adapter
 
 Layout = Literal["kohya", "diffusers", "peft"]
 Words = dict[str, dict[str, Tensor]]
@@ -138,9 +136,7 @@ def write(path: Path, adapter: Adapter, layout: Layout, metadata: Mapping[str, s
     kept = {name: value for name, value in (adapter.metadata if metadata is None else metadata).items() if name not in STALE}
     if layout != "kohya":
         kept[alphas.NAME] = alphas.described(_lowrank(adapter, layout))
-    data = safetensors_bytes(tensors, {**kept, **hashes(tensors, kept)})
-    with atomic(path) as part:
-        part.write_bytes(ordered(data))
+    write_adapter(path, tensors, kept)
 
 
 def tensors_in(adapter: Adapter, layout: Layout) -> dict[str, Tensor]:
@@ -154,7 +150,7 @@ def tensors_in(adapter: Adapter, layout: Layout) -> dict[str, Tensor]:
     else:
         for (part, module), change in _lowrank(adapter, layout).items():
             found |= _dotted(part, module, change, layout)
-    return {name: found[name].detach().cpu().contiguous() for name in sorted(found)}
+    return dict(sorted(found.items()))
 
 
 def _with_alpha(change: Change) -> dict[str, Tensor]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 PROGRAMS = ("diffusers", "A1111", "ComfyUI", "sd-scripts")
 PLAIN = {"LoRA", "LoCon"}
+SHORT_TEXT = ("partly", "the text encoders' names lack text_model, and it does not find them")
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def _a1111(facts: Facts) -> Iterable[tuple[str, str]]:
     if not _kohya(facts):
         yield "partly" if facts.layout.startswith("mixed") else "no", "it reads kohya's names alone, and prints the others to its console"
     if facts.short_text:
-        yield "partly", "the text encoders' names lack text_model, and it does not find them"
+        yield SHORT_TEXT
 
 
 def _comfyui(facts: Facts) -> Iterable[tuple[str, str]]:
@@ -93,7 +94,7 @@ def _comfyui(facts: Facts) -> Iterable[tuple[str, str]]:
     if facts.bundled:
         yield "partly", "it leaves the bundled embeddings out"
     if facts.short_text:
-        yield "partly", "the text encoders' names lack text_model, and it does not find them"
+        yield SHORT_TEXT
 
 
 def _sd_scripts(facts: Facts) -> Iterable[tuple[str, str]]:
@@ -106,4 +107,4 @@ def _sd_scripts(facts: Facts) -> Iterable[tuple[str, str]]:
     if facts.bundled:
         yield "partly", "it leaves the bundled embeddings out"
     if facts.short_text:
-        yield "partly", "the text encoders' names lack text_model, and it does not find them"
+        yield SHORT_TEXT
