@@ -1,18 +1,19 @@
-"""A folder of pictures with their captions, read whole and in a fixed order, with no caption ignored in silence."""
+"""What a training reads: a folder of pictures with their captions, plain or with a manifest, whole and in a fixed order, no caption ignored in silence."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from PIL import Image
 
+from darkroom.data.adopt import adopt
+from darkroom.data.captions import SIDECARS, read_captions
+from darkroom.data.manifest import ORIGINAL, Manifest, Row, is_dataset
 from darkroom.data.picture import ENDINGS, read_picture
 from darkroom.errors import DatasetError
 from darkroom.files import sha256_bytes, sha256_file
-
-SIDECARS = (".txt", ".caption")
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,14 @@ class Photo:
     sha256: str
     width: int
     height: int
+    captions: Mapping[str, str] = field(default_factory=dict)
+    """Every caption it has, by who wrote it; what mixing chooses from."""
+    mask: Path | None = None
+    """White is learned from, black is not."""
+    focus: tuple[float, float] | None = None
+    """Where the subject is, as parts of width and height."""
+    repeats: int = 1
+    """How often an epoch shows it."""
 
     def read(self) -> Image.Image:
         """The picture as upright RGB."""
@@ -46,86 +55,73 @@ def list_pictures(folder: Path) -> list[Path]:
 
 
 def read_folder(folder: Path, template: str) -> list[Photo]:
-    """Every picture of the folder, decoded once to prove it whole.
+    """Every picture that is to be learned from: of a dataset with a manifest the kept rows that are not held out, of a plain folder all.
 
-    A caption is taken from NAME.txt, NAME.caption or metadata.jsonl (`file_name`, `text` or `caption`), else it is `template`.
+    A caption is the row's chosen one, or what lies beside the picture, else `template`. A picture that was not screened is decoded once to prove it whole.
     Raises DatasetError for an unreadable picture (all of them are named), and for two sources that disagree.
     """
-    table = _metadata(folder)
+    return _of_manifest(folder, template) if is_dataset(folder) else _of_folder(folder, template)
+
+
+def _of_folder(folder: Path, template: str) -> list[Photo]:
+    paths = list_pictures(folder)
+    found = read_captions(folder, [path.name for path in paths])
     photos, broken = [], []
-    for path in list_pictures(folder):
+    for path in paths:
         try:
             size = read_picture(path).size
         except DatasetError as error:
             broken.append(str(error))
             continue
-        caption, source = _caption(path, table, template)
-        photos.append(Photo(path, caption, source, sha256_file(path), *size))
-    if broken:
-        raise DatasetError("\n".join(broken))
+        caption, source = found.captions.get(path.name), found.sources.get(path.name, "the subject")
+        captions = {ORIGINAL: caption} if caption else {}
+        photos.append(Photo(path, caption or template, source, sha256_file(path), *size, captions, repeats=found.repeats.get(path.name, 1)))
+    _refuse(broken)
     orphans = sorted(p for p in folder.iterdir() if p.suffix.lower() in SIDECARS and p.stem not in {photo.path.stem for photo in photos})
     if len(orphans) > 0 and any(photo.caption_source == "the subject" for photo in photos):
         raise DatasetError(f"{orphans[0]}: captions no picture of the folder. Give it the picture's name, or take it out: no caption is ignored in silence.")
-    unknown = sorted(set(table) - {photo.path.name for photo in photos})
-    if unknown:
-        raise DatasetError(f"{folder / 'metadata.jsonl'}: captions {unknown[0]}, which is not in the folder. Correct the file name there.")
     return photos
+
+
+def _of_manifest(folder: Path, template: str) -> list[Photo]:
+    manifest, _ = adopt(folder)
+    rows = [row for row in manifest.kept if row.split != "held_out"]
+    if not rows:
+        raise DatasetError(f"{folder}: none of {len(manifest.rows)} pictures is left to learn from. See why with `darkroom screen {folder} --show`.")
+    broken = []
+    for row in rows:
+        try:
+            _check(manifest, row)
+        except DatasetError as error:
+            broken.append(str(error))
+    _refuse(broken)
+    return [photo_of(manifest, row, template) for row in rows]
+
+
+def _check(manifest: Manifest, row: Row) -> None:
+    """That what the row promises is there. Raises DatasetError."""
+    if row.chosen and row.chosen not in row.captions:
+        raise DatasetError(f'{manifest.path(row)}: the caption "{row.chosen}" was chosen and is not there. Known: {", ".join(row.captions) or "none"}.')
+    if row.mask and not (manifest.folder / row.mask).is_file():
+        raise DatasetError(f"{manifest.folder / row.mask}: the mask of {row.file} is gone. Put it back, or run `darkroom dataset prepare` again.")
+    if not row.verdict:
+        read_picture(manifest.path(row))
+
+
+def photo_of(manifest: Manifest, row: Row, template: str) -> Photo:
+    """The row as a training sees it."""
+    by = row.chosen or ORIGINAL
+    source = "the subject" if not row.caption else row.beside if by == ORIGINAL and row.beside else by
+    mask = manifest.folder / row.mask if row.mask else None
+    captions = dict(row.captions)
+    return Photo(manifest.path(row), row.caption or template, source, row.sha256, row.width, row.height, captions, mask, row.focus, row.repeats)
+
+
+def _refuse(broken: Iterable[str]) -> None:
+    if listed := list(broken):
+        raise DatasetError("\n".join(listed))
 
 
 def content_hash(photos: list[Photo]) -> str:
     """A name for the dataset: the hash of all picture bytes and captions, in the order of the file names."""
     return sha256_bytes("\n".join(f"{p.sha256} {p.caption}" for p in photos).encode())
-
-
-def _caption(path: Path, table: dict[str, str], template: str) -> tuple[str, str]:
-    found = {}
-    for ending in SIDECARS:
-        sidecar = path.with_suffix(ending)
-        if sidecar.is_file():
-            try:
-                found[sidecar.name] = " ".join(sidecar.read_text(encoding="utf-8-sig").split())
-            except UnicodeDecodeError:
-                raise DatasetError(f"{sidecar}: is not UTF-8 text. Save it as UTF-8.") from None
-    if path.name in table:
-        found["metadata.jsonl"] = table[path.name]
-    if len(set(found.values())) > 1:
-        both = "; ".join(f'{name} says "{text}"' for name, text in found.items())
-        raise DatasetError(f"{path}: two captions that disagree: {both}. Keep one of them.")
-    if not found:
-        return template, "the subject"
-    source, caption = next(iter(found.items()))
-    if not caption:
-        raise DatasetError(f"{path.parent / source}: the caption is empty. Write one, or delete the file to caption with the subject.")
-    return caption, source
-
-
-def _metadata(folder: Path) -> dict[str, str]:
-    path = folder / "metadata.jsonl"
-    if not path.is_file():
-        return {}
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError:
-        raise DatasetError(f"{path}: is not UTF-8 text. Save it as UTF-8.") from None
-    table: dict[str, str] = {}
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        name, captions = _row(line, f"{path}, line {number}")
-        captions |= {table[name]} if name in table else set()
-        if len(captions) > 1:
-            raise DatasetError(f"{path}, line {number}: two captions for {name} that disagree: {' / '.join(sorted(captions))}. Keep one of them.")
-        table[name] = captions.pop()
-    return table
-
-
-def _row(line: str, where: str) -> tuple[str, set[str]]:
-    """The file name of a line and what it says of it: under `text`, under `caption`, or under both."""
-    try:
-        row = json.loads(line)
-        name, found = row["file_name"], [row[key] for key in ("text", "caption") if key in row]
-        if not found or not all(isinstance(value, str) for value in (name, *found)):
-            raise ValueError
-    except (ValueError, KeyError, TypeError):
-        raise DatasetError(f'{where}: expected {{"file_name": "...", "text": "..."}}, found {line[:80]}') from None
-    return name, {" ".join(value.split()) for value in found}

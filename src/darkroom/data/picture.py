@@ -46,6 +46,11 @@ def read_picture(path: Path) -> Image.Image:
     return to_rgb(upright)
 
 
+def upright_size(opened: Image.Image) -> tuple[int, int]:
+    """Width and height in pixels after EXIF rotation, from the header alone."""
+    return opened.size if _orientation(opened) < 5 else (opened.height, opened.width)
+
+
 def _orientation(opened: Image.Image) -> int:
     """The EXIF tag alone: Pillow's exif_transpose re-writes all of EXIF, and fails on a file with one malformed tag elsewhere in it."""
     try:

@@ -1,0 +1,107 @@
+"""The captions that lie beside pictures: NAME.txt, NAME.caption, metadata.jsonl. Two sources that disagree are an error, never a choice in silence."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from darkroom.errors import DatasetError
+
+SIDECARS = (".txt", ".caption")
+TABLE = "metadata.jsonl"
+
+
+@dataclass(frozen=True)
+class Found:
+    """By picture (its path below the folder, with "/"): what it is called, the file that says so, and how often an epoch shows it."""
+
+    captions: dict[str, str] = field(default_factory=dict)
+    sources: dict[str, str] = field(default_factory=dict)
+    repeats: dict[str, int] = field(default_factory=dict)
+
+
+def read_captions(folder: Path, files: Iterable[str]) -> Found:
+    """The captions of these pictures. A metadata.jsonl captions the pictures of its own folder, by `file_name` below it.
+
+    Raises DatasetError where sources disagree, a caption is empty, no UTF-8, or captions a picture that is not there.
+    """
+    found, problems = Found(), []
+    listed = list(files)
+    tables = _tables(folder, listed)
+    for file in listed:
+        told = _beside(folder / file) | tables.get(file, {})
+        if len(set(told.values())) > 1:
+            both = "; ".join(f'{name} says "{text}"' for name, text in told.items())
+            problems.append(f"{folder / file}: two captions that disagree: {both}. Keep one of them.")
+        elif told:
+            source, caption = next(iter(told.items()))
+            if not caption:
+                problems.append(f"{(folder / file).parent / source}: the caption is empty. Write one, or delete the file to caption with the subject.")
+            found.captions[file], found.sources[file] = caption, source
+    if problems:
+        raise DatasetError("\n".join(problems[:20]) + (f"\n... and {len(problems) - 20} more" if len(problems) > 20 else ""))
+    return found
+
+
+def _beside(path: Path) -> dict[str, str]:
+    """What the sidecars of one picture say, by their file names."""
+    found = {}
+    for ending in SIDECARS:
+        sidecar = path.with_suffix(ending)
+        if sidecar.is_file():
+            try:
+                found[sidecar.name] = one_line(sidecar.read_text(encoding="utf-8-sig"))
+            except UnicodeDecodeError:
+                raise DatasetError(f"{sidecar}: is not UTF-8 text. Save it as UTF-8.") from None
+    return found
+
+
+def one_line(text: str) -> str:
+    """Without line breaks, tabs and doubled blanks."""
+    return " ".join(text.split())
+
+
+def _tables(folder: Path, files: list[str]) -> dict[str, dict[str, str]]:
+    """What the metadata.jsonl of each folder says, by picture."""
+    known, found = set(files), {}
+    for parent in sorted({file.rpartition("/")[0] for file in files} | {""}):
+        path = folder / parent / TABLE
+        prefix = f"{parent}/" if parent else ""
+        for name, caption in _table(path).items():
+            if prefix + name not in known:
+                raise DatasetError(f"{path}: captions {name}, which is not in the folder. Correct the file name there.")
+            found[prefix + name] = {TABLE: caption}
+    return found
+
+
+def _table(path: Path) -> dict[str, str]:
+    if not path.is_file():
+        return {}
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        raise DatasetError(f"{path}: is not UTF-8 text. Save it as UTF-8.") from None
+    table: dict[str, str] = {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        name, captions = _line(line, f"{path}, line {number}")
+        captions |= {table[name]} if name in table else set()
+        if len(captions) > 1:
+            raise DatasetError(f"{path}, line {number}: two captions for {name} that disagree: {' / '.join(sorted(captions))}. Keep one of them.")
+        table[name] = captions.pop()
+    return table
+
+
+def _line(line: str, where: str) -> tuple[str, set[str]]:
+    """The file name of a line and what it says of it: under `text`, under `caption`, or under both."""
+    try:
+        row = json.loads(line)
+        name, found = row["file_name"], [row[key] for key in ("text", "caption") if key in row]
+        if not found or not all(isinstance(value, str) for value in (name, *found)):
+            raise ValueError
+    except (ValueError, KeyError, TypeError):
+        raise DatasetError(f'{where}: expected {{"file_name": "...", "text": "..."}}, found {line[:80]}') from None
+    return name, {one_line(value) for value in found}
