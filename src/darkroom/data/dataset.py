@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +36,8 @@ class Photo:
     """Where the subject is, as parts of width and height."""
     repeats: int = 1
     """How often an epoch shows it."""
+    sample: str = ""
+    """Its name in every random draw: the hash of its bytes, told apart by "#2", "#3" where they come again."""
 
     def read(self) -> Image.Image:
         """The picture as upright RGB."""
@@ -120,6 +124,18 @@ def photo_of(manifest: Manifest, row: Row, template: str) -> Photo:
 def _refuse(broken: Iterable[str]) -> None:
     if listed := list(broken):
         raise DatasetError("\n".join(listed))
+
+
+def samples(photos: Iterable[Photo]) -> list[Photo]:
+    """What an epoch shows: each photo as often as its `repeats` say, each time with a name of its own for the draws."""
+    seen: Counter[str] = Counter()
+    found = []
+    for photo in photos:
+        for _ in range(photo.repeats):
+            seen[photo.sha256] += 1
+            again = f"#{seen[photo.sha256]}" if seen[photo.sha256] > 1 else ""
+            found.append(dataclasses.replace(photo, sample=photo.sha256 + again))
+    return found
 
 
 def content_hash(photos: list[Photo]) -> str:
