@@ -108,7 +108,7 @@ class TestEveryMethod:
 
             def loss():  # the same batches, noise and timesteps each time
                 with torch.no_grad():
-                    batches = [(trainer.batch(n), n) for n in range(1000, 1008)]
+                    batches = [(trainer.feed.batch(n), n) for n in range(1000, 1008)]
                     return sum(float(recipe.objective.losses(trainer.predict, trainer.schedule, b, *trainer._draw(n, b.latents)).mean()) for b, n in batches)
 
             before = loss()

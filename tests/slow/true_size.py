@@ -87,7 +87,7 @@ def train(folder: Path, scale: int) -> dict[str, float]:
     before = {name: tensor.clone() for name, tensor in attached.state().items()}
     trainer = Trainer(recipe, plan(recipe, read_folder(images, recipe.template), model), model, attached)
     began = time.perf_counter()
-    batch = trainer.batch(0)  # the autoencoder and the file's hash are paid once, not at every step
+    batch = trainer.feed.batch(0)  # the autoencoder and the file's hash are paid once, not at every step
     encoded = time.perf_counter()
     with checkpointing(recipe, model):
         figures = trainer.step(0)

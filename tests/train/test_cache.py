@@ -32,8 +32,8 @@ def encode_all(recipe):
     attached = recipe.method.attach(model, 0)
     try:
         trainer = Trainer(recipe, plan, model, attached)
-        trainer.encode_all(lambda done, total: None)
-        return trainer.batch(0)
+        trainer.feed.encode_all(lambda done, total: None)
+        return trainer.feed.batch(0)
     finally:
         attached.detach()
 

@@ -25,18 +25,18 @@ def trainer_for(quick):
 
 
 def test_size_ids_are_true(trainer_for):
-    batch = trainer_for().batch(0)
+    batch = trainer_for().feed.batch(0)
     assert batch.ids.tolist() == [[256, 256, 0, 0, 64, 64]] * 2  # the file's size, the crop, the bucket
     assert batch.weight.tolist() == [1, 1]
 
 
 def test_draws_belong_to_the_picture_not_to_its_place(trainer_for):
     trainer = trainer_for()
-    noise, t = trainer._draw(3, trainer.batch(3).latents)
-    again, t_again = trainer._draw(3, trainer.batch(3).latents)
+    noise, t = trainer._draw(3, trainer.feed.batch(3).latents)
+    again, t_again = trainer._draw(3, trainer.feed.batch(3).latents)
     assert torch.equal(noise, again) and torch.equal(t, t_again)
     assert not torch.equal(noise[0], noise[1])
-    assert not torch.equal(noise, trainer._draw(4, trainer.batch(4).latents)[0])
+    assert not torch.equal(noise, trainer._draw(4, trainer.feed.batch(4).latents)[0])
 
 
 def test_checkpointing_and_accumulation_change_no_gradient(trainer_for):

@@ -67,6 +67,14 @@ def read_folder(folder: Path, template: str) -> list[Photo]:
     return _of_manifest(folder, template) if is_dataset(folder) else _of_folder(folder, template)
 
 
+def read_held_out(folder: Path, template: str) -> list[Photo]:
+    """The kept rows that a dataset with a manifest holds out; none of a plain folder. Raises DatasetError as `read_folder` does."""
+    if not is_dataset(folder):
+        return []
+    manifest, _ = adopt(folder)
+    return _photos(manifest, [row for row in manifest.kept if row.split == "held_out"], template)
+
+
 def _of_folder(folder: Path, template: str) -> list[Photo]:
     paths = list_pictures(folder)
     found = read_captions(folder, [path.name for path in paths])
@@ -92,14 +100,19 @@ def _of_manifest(folder: Path, template: str) -> list[Photo]:
     rows = [row for row in manifest.kept if row.split != "held_out"]
     if not rows:
         raise DatasetError(f"{folder}: none of {len(manifest.rows)} pictures is left to learn from. See why with `darkroom screen {folder} --show`.")
-    broken = []
+    return _photos(manifest, rows, template)
+
+
+def _photos(manifest: Manifest, rows: Iterable[Row], template: str) -> list[Photo]:
+    photos, broken = [], []
     for row in rows:
         try:
             _check(manifest, row)
+            photos.append(photo_of(manifest, row, template))
         except DatasetError as error:
             broken.append(str(error))
     _refuse(broken)
-    return [photo_of(manifest, row, template) for row in rows]
+    return photos
 
 
 def _check(manifest: Manifest, row: Row) -> None:
@@ -139,5 +152,6 @@ def samples(photos: Iterable[Photo]) -> list[Photo]:
 
 
 def content_hash(photos: list[Photo]) -> str:
-    """A name for the dataset: the hash of all picture bytes and captions, in the order of the file names."""
-    return sha256_bytes("\n".join(f"{p.sha256} {p.caption}" for p in photos).encode())
+    """A name for what is learned: the hash of all picture bytes, captions and masks, in the order of the file names."""
+    told = [f"{p.sha256} {p.caption}" + (f" {sha256_file(p.mask)}" if p.mask else "") for p in photos]
+    return sha256_bytes("\n".join(told).encode())

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from darkroom import __version__
-from darkroom.data.dataset import content_hash, read_folder
+from darkroom.data.dataset import Photo, content_hash, read_folder, read_held_out
 from darkroom.device import hardware
 from darkroom.errors import RunError
 from darkroom.files import sha256_file, write_json
@@ -42,10 +42,11 @@ class Stopped(KeyboardInterrupt):
 def prepare(recipe: Recipe) -> tuple[SDXL, Plan]:
     """The model and the plan: the whole preflight. Raises a DarkroomError for whatever cannot work."""
     photos = read_folder(_images(recipe), recipe.template)  # before the model: a mistake in the pictures is told at once
+    held_out = _held_out(recipe)
     model = open_base(recipe.base, recipe.device, recipe.train.precision, recipe.base_config)
     from darkroom.train.preflight import plan
 
-    return model, plan(recipe, photos, model)
+    return model, plan(recipe, photos, model, held_out)
 
 
 def _images(recipe: Recipe) -> Path:
@@ -54,6 +55,12 @@ def _images(recipe: Recipe) -> Path:
     if not recipe.data.images:
         raise RecipeError("data.images is empty: name the folder of your pictures with --images FOLDER.")
     return Path(recipe.data.images)
+
+
+def _held_out(recipe: Recipe) -> list[Photo]:
+    if recipe.validation.pictures:
+        return read_folder(Path(recipe.validation.pictures), recipe.template)
+    return read_held_out(_images(recipe), recipe.template)
 
 
 def run_training(recipe: Recipe, out: Path, watcher: Watcher | None = None, prepared: tuple[SDXL, Plan] | None = None) -> Run:
@@ -80,22 +87,28 @@ def resume_training(folder: Path, watcher: Watcher | None = None) -> Run:
 
 def _go(run: Run, recipe: Recipe, model: SDXL, plan: Plan, watcher: Watcher) -> Run:
     from darkroom.train.loop import Trainer, checkpointing, fit
+    from darkroom.train.validation import held_out_loss
 
     attached = recipe.method.attach(model, recipe.train.seed)
     try:
         trainer = Trainer(recipe, plan, model, attached)
         start = _restore(run, trainer, watcher)
-        trainer.encode_all(lambda done, total: watcher.move("encoding", done, total))
+        trainer.feed.encode_all(lambda done, total: watcher.move("encoding", done, total))
         if start == 0:
             _previews(run, recipe, model, 0, watcher)
-        began, loss = time.perf_counter(), 0.0
+            if plan.held_out:
+                run.log({"step": 0, "validation": held_out_loss(trainer)})
+        began, loss, held = time.perf_counter(), 0.0, 0.0
         step = start
         with checkpointing(recipe, model), _polite() as asked:
             for step, figures in fit(trainer, start, plan.steps):
                 loss = figures["loss"] if step == start + 1 else 0.95 * loss + 0.05 * figures["loss"]
+                if plan.held_out and (step % plan.validate_every == 0 or step == plan.steps):
+                    figures["validation"] = held = held_out_loss(trainer)
                 run.log({"step": step, **figures})
                 speed = (step - start) / (time.perf_counter() - began)
-                watcher.move("training", step, plan.steps, f"loss {loss:.4f}  {speed:.1f} steps/s")
+                aside = f"  held out {held:.4f}" if held else ""
+                watcher.move("training", step, plan.steps, f"loss {loss:.4f}{aside}  {speed:.1f} steps/s")
                 if step % plan.save_every == 0 or step == plan.steps or asked.is_set():
                     _save(run, recipe, model, trainer, step)
                 if asked.is_set() and step < plan.steps:
@@ -207,9 +220,15 @@ def receipt(recipe: Recipe, model: SDXL, plan: Plan) -> dict[str, Any]:
         "base_sha256": model.hash,
         "base_files": model.hashes,
         "pictures_sha256": content_hash(plan.photos),
-        "pictures": [{"file": p.path.name, "sha256": p.sha256, "width": p.width, "height": p.height, "caption": p.caption} for p in plan.photos],
+        "pictures": [_told(photo) for photo in {photo.path: photo for photo in plan.photos}.values()],
+        "held_out": [_told(photo) for photo in plan.held_out],
         "preflight": plan.facts,
     }
+
+
+def _told(photo: Photo) -> dict[str, Any]:
+    found = {"file": photo.path.name, "sha256": photo.sha256, "width": photo.width, "height": photo.height, "caption": photo.caption}
+    return found | ({"repeats": photo.repeats} if photo.repeats > 1 else {})
 
 
 def peak_memory_mib() -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -12,11 +12,9 @@ import torch
 from darkroom.device import generator
 from darkroom.errors import RunError
 from darkroom.methods.attached import Attached
-from darkroom.sampling.denoise import size_ids
-from darkroom.sdxl import text
 from darkroom.sdxl.model import SDXL
 from darkroom.sdxl.schedule import Schedule
-from darkroom.train.cache import caption_text, photo_latents
+from darkroom.train.feed import Feed
 from darkroom.train.objective import Batch
 from darkroom.train.preflight import Plan
 from darkroom.train.recipe import Recipe
@@ -27,55 +25,13 @@ class Trainer:
 
     def __init__(self, recipe: Recipe, plan: Plan, model: SDXL, attached: Attached) -> None:
         self.recipe, self.plan, self.model, self.attached = recipe, plan, model, attached
+        self.feed = Feed(recipe, plan, model)
         self.schedule = Schedule.from_config(model.scheduler_config)
         self.optimizer = recipe.optimizer.build(attached.groups(recipe.optimizer.rate))
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         half = torch.float16 if model.dtype == torch.float16 else None
         self.scaler = torch.amp.GradScaler(model.device.type, enabled=half is not None)
-        self.encoded: dict[str, text.Text] = {}
-        self.latents: dict[tuple[int, bool], tuple[torch.Tensor, torch.Tensor]] = {}
-
-    def encode_all(self, progress: Callable[[int, int], None]) -> None:
-        """Fill the caches (autoencoder and text) before the first step."""
-        flips = (False, True) if self.recipe.data.flip else (False,)
-        jobs = [(index, flip) for index in range(len(self.plan.photos)) for flip in flips]
-        for done, (index, flip) in enumerate(jobs, 1):
-            self._latent(index, flip)
-            if not self.recipe.method.trains_text:
-                self._text(self.plan.photos[index].caption)
-            progress(done, len(jobs))
-
-    def _latent(self, index: int, flip: bool) -> tuple[torch.Tensor, torch.Tensor]:
-        if (index, flip) not in self.latents:
-            self.latents[index, flip] = photo_latents(self.model, self.plan.photos[index], self.plan.fits[index], flip)
-        return self.latents[index, flip]
-
-    def _text(self, caption: str) -> text.Text:
-        if self.recipe.method.trains_text:
-            return text.encode(self.model, [caption])
-        if caption not in self.encoded:
-            self.encoded[caption] = caption_text(self.model, caption).to(self.model.device, self.model.dtype)
-        return self.encoded[caption]
-
-    def batch(self, number: int) -> Batch:
-        """Batch `number` of the run, on the device. Its draws (latent noise of the encoder, flips, dropout) depend on (seed, number, picture)."""
-        seed, data = self.recipe.train.seed, self.recipe.data
-        latents, texts, rows = [], [], []
-        for index in self.plan.order.batch(number):
-            photo, fit = self.plan.photos[index], self.plan.fits[index]
-            dice = torch.rand(2, generator=generator(seed, "dice", number, photo.sha256))
-            flip = bool(data.flip and dice[0] < 0.5)
-            mean, std = self._latent(index, flip)
-            drawn = torch.randn(mean.shape, generator=generator(seed, "posterior", number, photo.sha256))
-            latents.append(mean + std * drawn)
-            texts.append(self._text("" if dice[1] < data.caption_dropout else photo.caption))
-            left = fit.resized[0] - fit.bucket[0] - fit.left if flip else fit.left
-            rows.append((photo.height, photo.width, fit.top, left, fit.bucket[1], fit.bucket[0]))
-        device, dtype = self.model.device, self.model.dtype
-        found = text.Text.stack(texts).to(device, dtype)
-        # ids stay float32: bfloat16 has no 3025, and the U-Net casts them only after their sinusoids
-        return Batch(torch.stack(latents).to(device), found, size_ids(rows).to(device), torch.ones(len(rows), device=device))
 
     def predict(self, noisy: torch.Tensor, t: torch.Tensor, batch: Batch) -> torch.Tensor:
         """The U-Net on a noisy batch."""
@@ -96,7 +52,7 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         for part in range(accumulate):
             index = number * accumulate + part
-            batch = self.batch(index)
+            batch = self.feed.batch(index)
             noise, t = self._draw(index, batch.latents)
             losses = self.recipe.objective.losses(self.predict, self.schedule, batch, noise, t)
             loss = losses.mean() / accumulate
@@ -124,7 +80,7 @@ class Trainer:
         seed, shape = self.recipe.train.seed, latents.shape[1:]
         noises, times = [], []
         for photo in self.plan.order.batch(index):
-            dice = generator(seed, "noise", index, self.plan.photos[photo].sha256)
+            dice = generator(seed, "noise", index, self.plan.photos[photo].sample)
             drawn = torch.randn(shape, generator=dice)
             if self.recipe.objective.noise_offset:
                 drawn = drawn + self.recipe.objective.noise_offset * torch.randn(shape[0], 1, 1, generator=dice)

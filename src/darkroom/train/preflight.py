@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 
 from darkroom.data.batch import Order
 from darkroom.data.buckets import Fit, bucket_shapes, fit
-from darkroom.data.dataset import Photo
+from darkroom.data.dataset import Photo, samples
 from darkroom.errors import DatasetError, RecipeError
 from darkroom.methods.lora import LoRA
 from darkroom.sdxl.model import SDXL
@@ -22,7 +23,7 @@ LIMIT = 75  # tokens of a caption that SDXL reads
 
 @dataclass(frozen=True)
 class Plan:
-    """A training that can work: its pictures, how each is cut, in which order they come, and for how many steps."""
+    """A training that can work: its pictures (as often as an epoch shows each), how each is cut, in which order they come, and for how many steps."""
 
     photos: list[Photo]
     fits: list[Fit]
@@ -30,12 +31,18 @@ class Plan:
     steps: int
     save_every: int
     preview_every: int
+    validate_every: int
+    held_out: list[Photo]
+    held_fits: list[Fit]
     facts: dict[str, Any]
 
 
-def plan(recipe: Recipe, photos: list[Photo], model: SDXL) -> Plan:
+def plan(recipe: Recipe, photos: list[Photo], model: SDXL, held_out: Sequence[Photo] = ()) -> Plan:
     """Check everything that can be checked without training. Raises DatasetError or RecipeError."""
     _check_trigger(recipe, photos)
+    _check_leak(photos, held_out)
+    photos, pictures = samples(photos), photos
+    held_out = samples(held_out)
     resolution = recipe.data.resolution or model.resolution
     step = recipe.data.bucket_step or (64 if resolution >= 256 else max(model.grain, resolution // 4))
     for name, value in (("resolution", resolution), ("bucket_step", step)):
@@ -51,8 +58,10 @@ def plan(recipe: Recipe, photos: list[Photo], model: SDXL) -> Plan:
     if steps < 1:
         raise RecipeError(f'train.length = "{recipe.train.length}": is no training at all. Give at least "1 steps".')
     facts = {
-        "pictures": len(photos),
-        "captions": _captions(recipe, photos, model),
+        "pictures": len(pictures),
+        "samples": len(photos),
+        "held_out": len(held_out),
+        "captions": _captions(recipe, pictures, model),
         "buckets": _buckets(fits, order),
         "upscaled": sum(f.resized[0] > p.width for f, p in zip(fits, photos, strict=True)),
         "batch_size": recipe.data.batch_size,
@@ -61,8 +70,9 @@ def plan(recipe: Recipe, photos: list[Photo], model: SDXL) -> Plan:
         "epochs": round(steps / per_epoch, 2),
         "memory_mib": memory(recipe, model, max((f.bucket for f in fits), key=lambda b: b[0] * b[1])),
     }
-    saves, previews = (max(1, d.steps(per_epoch)) for d in (recipe.train.save_every, recipe.preview.every))
-    return Plan(photos, fits, order, steps, saves, previews, facts)
+    saves, previews, checks = (max(1, d.steps(per_epoch)) for d in (recipe.train.save_every, recipe.preview.every, recipe.validation.every))
+    held_fits = [fit(photo.width, photo.height, shapes) for photo in held_out]
+    return Plan(photos, fits, order, steps, saves, previews, checks, held_out, held_fits, facts)
 
 
 def _check_trigger(recipe: Recipe, photos: list[Photo]) -> None:
@@ -75,6 +85,14 @@ def _check_trigger(recipe: Recipe, photos: list[Photo]) -> None:
             f'{without[0].path}{more}: the caption from {without[0].caption_source} says "{without[0].caption}", without the trigger word '
             f'"{recipe.trigger}", which would then never be learned. Put the word in, or choose another with --subject.'
         )
+
+
+def _check_leak(photos: Sequence[Photo], held_out: Sequence[Photo]) -> None:
+    known = {photo.sha256: photo.path for photo in photos}
+    leaked = [f"{photo.path} is {known[photo.sha256]}" for photo in held_out if photo.sha256 in known]
+    if leaked:
+        more = f" (and {len(leaked) - 1} more)" if len(leaked) > 1 else ""
+        raise DatasetError(f"{leaked[0]}{more}: a picture that is learned from cannot be held out. Take it out of one of the folders.")
 
 
 def _captions(recipe: Recipe, photos: list[Photo], model: SDXL) -> list[dict[str, Any]]:

@@ -44,6 +44,16 @@ class Train(Spec):
     seed: int = Field(0, ge=0, description="Every random draw follows from it.")
 
 
+class Validation(Spec):
+    """The loss on pictures that are not learned from, with the same noise each time: it falls, stays, and rises when the training goes on for too long."""
+
+    pictures: str = Field(
+        "", description="A folder of held-out pictures. Empty: those that the dataset itself holds out (`darkroom dataset prepare --held-out`)."
+    )
+    every: DurationField = Field("100 steps", validate_default=True, description="How often, where there are held-out pictures.")
+    draws: int = Field(4, ge=1, le=1000, description="Timesteps measured of each picture, spread evenly over the schedule.")
+
+
 class Preview(Spec):
     """Pictures drawn while it learns, by the very sampler of `darkroom generate`."""
 
@@ -67,6 +77,7 @@ class Recipe(Spec):
     optimizer: AdamW = AdamW()
     train: Train = Train()
     preview: Preview = Preview()
+    validation: Validation = Validation()
 
     @model_validator(mode="after")
     def _caption_names_subject(self) -> Recipe:
