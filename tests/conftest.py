@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
@@ -32,6 +33,14 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip("../shared is not here")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def lycoris() -> Any:
+    """lycoris-lora, the oracle of every method's formula."""
+    found = pytest.importorskip("lycoris")
+    logging.getLogger("LyCORIS").setLevel(logging.ERROR)
+    return found
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Self, TypeVar, get_args
 
@@ -34,6 +34,15 @@ class Spec(BaseModel):
         import tomli_w
 
         return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
+
+
+def kind_of(otherwise: str) -> Callable[[Any], str]:
+    """For a tagged union: the `kind` of a table or spec; `otherwise` where a table leaves it out."""
+
+    def kind(value: Any) -> str:
+        return str(value.get("kind", otherwise) if isinstance(value, dict) else getattr(value, "kind", otherwise))
+
+    return kind
 
 
 def read_toml(path: Path) -> Tree:
@@ -76,19 +85,38 @@ def _value(text: str) -> Any:
 
 def explain(cls: type[BaseModel], item: ErrorDetails, source: str) -> str:
     """One pydantic error as value, rule and way out."""
-    *parents, last = [str(part) for part in item["loc"]] or [""]
-    path = ".".join([*parents, last])
-    if item["type"] == "extra_forbidden":
-        known = sorted({name for model in _models_at(cls, parents) for name in model.model_fields})
-        everywhere = sorted(key for key, _ in fields(cls))
-        hint = did_you_mean(last, known) or did_you_mean(path, everywhere)
-        return f'{source}: there is no key "{path}".{hint} Known here: {", ".join(known)}.'
-    if item["type"] == "missing":
-        return f'{source}: the key "{path}" is missing. Set it with --set {path}=... or in the file.'
-    if not path:  # a rule of the whole spec
-        return f"{source}: {item['msg'].removeprefix('Value error, ')}."
+    parts, models = _place(cls, [str(part) for part in item["loc"]])
+    *parents, last = parts or [""]
+    path = ".".join(parts)
+    message = item["msg"].removeprefix("Value error, ")
+    match item["type"]:
+        case "extra_forbidden":
+            known = sorted({name for model in models or _models_at(cls, parents) for name in model.model_fields})
+            hint = did_you_mean(last, known) or did_you_mean(path, sorted(key for key, _ in fields(cls)))
+            return f'{source}: there is no key "{path}".{hint} Known here: {", ".join(known)}.'
+        case "missing":
+            return f'{source}: the key "{path}" is missing. Set it with --set {path}=... or in the file.'
+        case "union_tag_invalid":
+            known = [word.strip(" '") for word in item["ctx"]["expected_tags"].split(",")]
+            tag = str(item["ctx"]["tag"])
+            return f'{source}: {path}.kind = "{tag}": there is no such kind.{did_you_mean(tag, known)} Known: {", ".join(known)}.'
+        case "value_error" if isinstance(item["input"], dict):  # a rule of the whole spec
+            return f"{source}: {message}."
     shown = item["input"] if not isinstance(item["input"], dict) else "a table"
-    return f"{source}: {path} = {shown!r}: {item['msg'].removeprefix('Value error, ')}."
+    return f"{source}: {path} = {shown!r}: {message}."
+
+
+def _place(cls: type[BaseModel], loc: list[str]) -> tuple[list[str], list[type[BaseModel]]]:
+    """The place of an error without the tags that pydantic puts in for a member of a union; and that member, where the error lies right in it."""
+    kept: list[str] = []
+    member: list[type[BaseModel]] = []
+    for part in loc:
+        models = _models_at(cls, kept) if kept else []
+        tagged = [model for model in models if part not in model.model_fields and getattr(model.model_fields.get("kind"), "default", None) == part]
+        if not tagged:
+            kept.append(part)
+        member = tagged or (member if part == loc[-1] else [])
+    return kept, member
 
 
 def _nested(annotation: Any) -> Iterator[type[BaseModel]]:

@@ -3,8 +3,14 @@
 A new method is one file and one word in `Method`: the contract tests iterate over it.
 """
 
+from typing import Annotated
+
+from pydantic import Discriminator, Tag
+
 from darkroom.methods.lora import LoRA
+from darkroom.methods.lycoris import LyCORIS
+from darkroom.spec import kind_of
 
-Method = LoRA  # becomes a union tagged by `kind` with its second member
+Method = Annotated[Annotated[LoRA, Tag("lora")] | Annotated[LyCORIS, Tag("lycoris")], Discriminator(kind_of("lora"))]
 
-__all__ = ["LoRA", "Method"]
+__all__ = ["LoRA", "LyCORIS", "Method"]

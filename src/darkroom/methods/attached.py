@@ -13,6 +13,9 @@ class Attached(Protocol):
     def groups(self, rate: float) -> list[dict[str, Any]]:
         """Parameter groups for an optimizer, each with its learning rate."""
 
+    def prepare(self, batch: int | None) -> None:
+        """Called before batch `batch` of the run, and with None before pictures are drawn, losses measured and files written."""
+
     def after_step(self) -> None:
         """Called after each optimizer step (norms, averages)."""
 

@@ -7,57 +7,69 @@ import math
 import re
 import warnings
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from pydantic import Field
 
 from darkroom.device import generator
 from darkroom.errors import RecipeError
-from darkroom.spec import Spec
+from darkroom.methods.chosen import Chosen, Key, check_words, longest
 
 if TYPE_CHECKING:  # torch is imported by the functions: reading a recipe must cost nothing
     import torch
     from torch import nn
 
+    from darkroom.methods.woven import Thread, Woven
     from darkroom.sdxl.model import SDXL
 
-TARGETS = {
-    "attention": r"unet\..*\.attn[12]\.(to_q|to_k|to_v|to_out\.0)",
-    "feed_forward": r"unet\..*\.(ff\.net\.0\.proj|ff\.net\.2|proj_in|proj_out)",
-    "convolution": r"unet\..*\.(conv1|conv2|conv_shortcut|time_emb_proj|downsamplers\.0\.conv|upsamplers\.0\.conv)",
-    "text_encoders": r"text_encoder(_2)?\..*\.(q_proj|k_proj|v_proj|out_proj|fc1|fc2)",
-}
 
-
-class LoRA(Spec):
+class LoRA(Chosen):
     """Learn a low-rank change W + (alpha / r) B A (Hu et al. 2021, eq. 3)."""
 
     kind: Literal["lora"] = "lora"
     rank: int = Field(16, ge=1, description="Width of the change: 4 is a whisper, 128 is a new voice.")
     alpha: float = Field(16.0, gt=0, description="The change is scaled by alpha / rank; equal to rank it is unscaled (diffusers' scripts).")
-    attention: bool = Field(True, description="Change the attention layers of the U-Net (diffusers' default: 560 modules of SDXL 1.0).")
-    feed_forward: bool = Field(False, description="Change the feed-forward and projection layers of the U-Net's transformers too.")
-    convolution: bool = Field(False, description="Change the convolutions of the U-Net too (LoCon).")
-    text_encoders: bool = Field(False, description="Change both text encoders too. Their text is then encoded anew at every step.")
-    text_rate: float = Field(0.5, gt=0, description="Learning rate of the text encoders, as a multiple of the U-Net's (kohya's habit: half).")
+    conv_rank: int = Field(0, ge=0, description="Rank of the convolutions; 0: as rank (kohya's conv_dim).")
+    conv_alpha: float = Field(0.0, ge=0, description="Alpha of the convolutions; 0: as alpha (kohya's conv_alpha).")
+    ranks: dict[str, int] = Field(
+        {}, description='Ranks by place: {"down_blocks.1" = 4, "mid_block" = 32}. The longest word wins; alpha / rank stays the same.'
+    )
+    dora: bool = Field(
+        False, description="Learn the norm of each output apart from its direction (DoRA, Liu et al. 2024). Slower, and a little closer to a full fine-tune."
+    )
 
-    @property
-    def trains_text(self) -> bool:
-        """True where text cannot be encoded beforehand."""
-        return self.text_encoders
+    def shape(self, key: Key, module: nn.Module) -> tuple[int, float]:
+        """Rank and alpha of a module."""
+        convolution = getattr(module, "kernel_size", (1, 1)) != (1, 1)
+        rank = (self.conv_rank if convolution else 0) or self.rank
+        alpha = (self.conv_alpha if convolution else 0.0) or self.alpha
+        given = longest(self.ranks, ".".join(key), 0)
+        return (given, alpha / rank * given) if given else (rank, alpha)
 
-    def wanted(self, name: str) -> bool:
-        """Whether the module `part.path` is changed."""
-        return any(getattr(self, option) and re.fullmatch(pattern, name) for option, pattern in TARGETS.items())
+    def attach(self, model: SDXL, seed: int) -> LoRAttached | Woven:
+        """Put fresh layers on the model: B is zero, so that nothing changes yet. Raises RecipeError where no part is chosen, or a word names no place."""
+        chosen = {key: self.shape(key, module) for key, module in self.modules(model).items()}
+        check_words("method.ranks", self.ranks, [".".join(key) for key in chosen])
+        if any(rank < 1 for rank in self.ranks.values()):
+            raise RecipeError("method.ranks: a rank must be at least 1. To keep a place as it is, give it the rate 0 in method.rates.")
+        return self._woven(model, chosen, seed) if self.dora else LoRAttached(self, model, chosen, seed)
 
-    def attach(self, model: SDXL, seed: int) -> LoRAttached:
-        """Put fresh layers on the model: B is zero, so that nothing changes yet. Raises RecipeError where no part is chosen."""
-        from darkroom.sdxl.formats import adaptable
+    def _woven(self, model: SDXL, chosen: dict[Key, tuple[int, float]], seed: int) -> Woven:
+        from darkroom.methods import starts
+        from darkroom.methods.woven import Woven
 
-        chosen = [(part, path) for part, path, _ in adaptable(model) if self.wanted(f"{part}.{path}")]
-        if not chosen:
-            raise RecipeError("method: no part of the model is chosen. Set one of attention, feed_forward, convolution, text_encoders to true.")
-        return LoRAttached(self, model, chosen, seed)
+        def start(key: Key, module: nn.Module, dice: torch.Generator) -> Thread:
+            weight = cast(Any, module.weight).detach()
+            found = starts.lowrank(weight, *chosen[key], dice)
+            found.learned["dora_scale"] = starts.magnitude(weight)
+            return found
+
+        header = {"ss_network_dim": self.rank, "ss_network_alpha": self.alpha, "ss_network_args": {"algo": "locon", "dora_wd": True}}
+        return Woven(self, model, start, seed, header=header)
+
+    def numbers(self, shape: tuple[int, ...]) -> int:
+        """How many numbers are learned of a weight of this shape, about; preflight's forecast."""
+        return self.rank * (shape[0] + math.prod(shape[1:]))
 
 
 class LoRAttached:
@@ -65,11 +77,12 @@ class LoRAttached:
 
     name = "learned"
 
-    def __init__(self, spec: LoRA, model: SDXL, chosen: list[tuple[str, str]], seed: int) -> None:
+    def __init__(self, spec: LoRA, model: SDXL, chosen: dict[Key, tuple[int, float]], seed: int) -> None:
+        """`chosen` gives rank and alpha of each changed module."""
         import torch
 
         self.spec, self.model, self.chosen = spec, model, chosen
-        inject(model, self.name, dict.fromkeys(chosen, (spec.rank, spec.alpha)))
+        inject(model, self.name, chosen)
         for part, path, layer in self.layers():
             down, up = layer.lora_A[self.name].weight, layer.lora_B[self.name].weight
             with torch.no_grad():  # kaiming_uniform(a = sqrt 5) as peft does, but drawn by (seed, module) alone
@@ -84,17 +97,17 @@ class LoRAttached:
         for part, path in self.chosen:
             yield part, path, self.model.parts[part].get_submodule(path)
 
-    def _named(self) -> Iterator[tuple[str, str, nn.Parameter]]:
+    def _named(self) -> Iterator[tuple[Key, str, nn.Parameter]]:
         for part, path, layer in self.layers():
-            yield part, f"{part}.{path}.lora_A", layer.lora_A[self.name].weight
-            yield part, f"{part}.{path}.lora_B", layer.lora_B[self.name].weight
+            yield (part, path), f"{part}.{path}.lora_A", layer.lora_A[self.name].weight
+            yield (part, path), f"{part}.{path}.lora_B", layer.lora_B[self.name].weight
+
+    def prepare(self, batch: int | None) -> None:
+        """LoRA is the same in every batch."""
 
     def groups(self, rate: float) -> list[dict[str, Any]]:
-        """One group for the U-Net, one for the text encoders where they learn."""
-        unet = [p for part, _, p in self._named() if part == "unet"]
-        text = [p for part, _, p in self._named() if part != "unet"]
-        groups = [{"params": unet, "lr": rate, "name": "unet"}, {"params": text, "lr": rate * self.spec.text_rate, "name": "text"}]
-        return [group for group in groups if group["params"]]
+        """One for each rate."""
+        return self.spec.grouped(((key, parameter) for key, _, parameter in self._named()), rate)
 
     def after_step(self) -> None:
         """LoRA needs nothing after a step."""
@@ -123,12 +136,13 @@ class LoRAttached:
             name = kohya_name(part, path, layers)
             found[f"{name}.lora_down.weight"] = layer.lora_A[self.name].weight.detach().to(dtype)
             found[f"{name}.lora_up.weight"] = layer.lora_B[self.name].weight.detach().to(dtype)
-            found[f"{name}.alpha"] = torch.tensor(float(self.spec.alpha), dtype=dtype)
+            found[f"{name}.alpha"] = torch.tensor(self.chosen[part, path][1], dtype=dtype)
         return found
 
     def metadata(self) -> dict[str, str]:
         """kohya's header words for a LoRA."""
-        arguments = {"conv_dim": self.spec.rank, "conv_alpha": self.spec.alpha} if self.spec.convolution else {}
+        spec = self.spec
+        arguments = {"conv_dim": spec.conv_rank or spec.rank, "conv_alpha": spec.conv_alpha or spec.alpha} if spec.convolution else {}
         return {
             "ss_network_module": "networks.lora", "ss_network_dim": str(self.spec.rank), "ss_network_alpha": str(self.spec.alpha),
             "ss_network_args": json.dumps(arguments),
@@ -139,7 +153,7 @@ class LoRAttached:
         remove(self.model, self.chosen, self.name)
 
 
-def inject(model: SDXL, name: str, ranks: dict[tuple[str, str], tuple[int, float]]) -> None:
+def inject(model: SDXL, name: str, ranks: dict[Key, tuple[int, float]]) -> None:
     """Put empty peft LoRA layers called `name` on the modules (part, path) -> (rank, alpha)."""
     from peft import LoraConfig, inject_adapter_in_model
 
@@ -158,7 +172,7 @@ def inject(model: SDXL, name: str, ranks: dict[tuple[str, str], tuple[int, float
         root.requires_grad_(False)
 
 
-def remove(model: SDXL, places: Iterable[tuple[str, str]], name: str) -> None:
+def remove(model: SDXL, places: Iterable[Key], name: str) -> None:
     """Take the layers called `name` off again; a module with no layer left gets its own self back."""
     for part, path in places:
         root = model.parts[part]

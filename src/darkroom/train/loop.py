@@ -52,6 +52,7 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         for part in range(accumulate):
             index = number * accumulate + part
+            self.attached.prepare(index)
             batch = self.feed.batch(index)
             noise, t = self._draw(index, batch.latents)
             losses = self.recipe.objective.losses(self.predict, self.schedule, batch, noise, t)
@@ -72,6 +73,7 @@ class Trainer:
             group["lr"] = rate * factor
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        self.attached.prepare(None)
         self.attached.after_step()
         return {"loss": total, "grad_norm": float(norm), "rate": self.rates[0] * factor}
 

@@ -13,7 +13,7 @@ from darkroom.data.batch import Order
 from darkroom.data.buckets import Fit, bucket_shapes, fit
 from darkroom.data.dataset import Photo, samples
 from darkroom.errors import DatasetError, RecipeError
-from darkroom.methods.lora import LoRA
+from darkroom.methods import Method
 from darkroom.sdxl.model import SDXL
 from darkroom.sdxl.text import count_tokens
 from darkroom.train.recipe import Recipe
@@ -129,14 +129,14 @@ def memory(recipe: Recipe, model: SDXL, bucket: tuple[int, int]) -> dict[str, fl
     return {name: round(size / mib, 1) for name, size in (found | {"total": sum(found.values())}).items()}
 
 
-def _trained_numbers(method: LoRA, model: SDXL) -> int:
+def _trained_numbers(method: Method, model: SDXL) -> int:
     from darkroom.sdxl.formats import adaptable
 
     total = 0
     for part, path, module in adaptable(model):
         if method.wanted(f"{part}.{path}"):
             weight: torch.Tensor = module.weight
-            total += method.rank * (weight.shape[0] + weight[0].numel())
+            total += method.numbers(tuple(weight.shape))
     return total
 
 

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from darkroom.device import Precision
 from darkroom.errors import RecipeError
-from darkroom.methods import Method
+from darkroom.methods import LoRA, Method
 from darkroom.spec import Spec, Tree, override, read_toml
 from darkroom.train.objective import Diffusion
 from darkroom.train.optimizers import AdamW
@@ -72,7 +72,7 @@ class Recipe(Spec):
     base_config: str = Field("", description="A diffusers folder whose configuration a single-file checkpoint follows; empty: SDXL 1.0's.")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps.")
     data: Data = Data()
-    method: Method = Method()
+    method: Method = LoRA()
     objective: Diffusion = Diffusion()
     optimizer: AdamW = AdamW()
     train: Train = Train()
