@@ -19,6 +19,10 @@ HEAVY = ["torch", "diffusers", "transformers", "numpy"]
 # A new option is a promise for years: add it here on purpose.
 OPTIONS = {
     "": "--version",
+    "caption": (
+        "--again --batch --choose --device --dry-run --from --json --model --name --no-choose --only-missing --prefix --prompt --set --sidecars --subject "
+        "--suffix --template --trigger --with"
+    ),
     "train": "--base --check --images --json --out --set --subject",
     "resume": "--json",
     "generate": (

@@ -1,4 +1,4 @@
-"""`darkroom`: generate, grid, prompt, adapter, import, export, train, resume, trial, demo, recipes.
+"""`darkroom`: collect, screen, caption, dataset; train, resume, recipes; generate, grid, prompt; trial, demo; adapter, base, import, export.
 
 Exit codes: 0 done; 2 the user's mistake, with one message and no traceback; 1 a fault of ours; 130 stopped with Ctrl-C.
 With --json, standard output holds one JSON object and nothing else. torch is imported by the jobs, never here.
@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import typer
 
 from darkroom import __version__
-from darkroom.cli import adapter, draw, files
+from darkroom.cli import adapter, caption, draw, files
 from darkroom.cli.show import Device, Json, Set, show
 from darkroom.errors import DarkroomError
 
@@ -26,6 +26,7 @@ app = typer.Typer(
     help="Fine-tune Stable Diffusion XL on your own pictures, and see with evidence whether it got better.",
 )  # fmt: skip
 
+app.command("caption")(caption.caption_command)
 app.command("generate")(draw.generate_command)
 app.command("grid")(draw.grid_command)
 app.command("prompt")(draw.prompt_command)

@@ -95,9 +95,12 @@ def described(path: Path, row: Row) -> Row:
 
 def _captioned(row: Row, found: Found) -> Row:
     """The row with the caption that lies beside it now, under the name "original"; what programs wrote, or its table said, is kept."""
-    captions = dict(row.captions)
+    captions, source = dict(row.captions), found.sources.get(row.file, "")
+    others = {text for by, text in captions.items() if by != ORIGINAL}
+    if source != row.beside and found.captions.get(row.file) in others:  # what we laid beside it for other programs (`darkroom caption --sidecars`)
+        return row.but(repeats=found.repeats.get(row.file, row.repeats))
     if row.file in found.captions:
         captions = {ORIGINAL: found.captions[row.file]} | {by: text for by, text in captions.items() if by != ORIGINAL}
     elif row.beside:
         captions.pop(ORIGINAL, None)
-    return row.but(captions=captions, beside=found.sources.get(row.file, ""), repeats=found.repeats.get(row.file, row.repeats))
+    return row.but(captions=captions, beside=source, repeats=found.repeats.get(row.file, row.repeats))

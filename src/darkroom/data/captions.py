@@ -1,8 +1,12 @@
-"""The captions that lie beside pictures: NAME.txt, NAME.caption, metadata.jsonl. Two sources that disagree are an error, never a choice in silence."""
+"""The captions that lie beside pictures: NAME.txt, NAME.caption, metadata.jsonl, kohya's folders "10_TOK cat".
+
+Two sources that disagree are an error, never a choice in silence. A folder's caption is for those of its pictures that have none of their own.
+"""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,12 +29,18 @@ class Found:
 def read_captions(folder: Path, files: Iterable[str]) -> Found:
     """The captions of these pictures. A metadata.jsonl captions the pictures of its own folder, by `file_name` below it.
 
+    A folder "10_TOK cat" at the top has its pictures shown 10 times an epoch, and calls those "TOK cat" that nothing else calls (kohya).
+
     Raises DatasetError where sources disagree, a caption is empty, no UTF-8, or captions a picture that is not there.
     """
     found, problems = Found(), []
     listed = list(files)
-    tables = _tables(folder, listed)
+    tables, tops = _tables(folder, listed), class_folders(listed)
     for file in listed:
+        top = file.partition("/")[0]
+        if top in tops:
+            found.repeats[file], found.captions[file] = tops[top]
+            found.sources[file] = f"{top}/"
         told = _beside(folder / file) | tables.get(file, {})
         if len(set(told.values())) > 1:
             both = "; ".join(f'{name} says "{text}"' for name, text in told.items())
@@ -43,6 +53,38 @@ def read_captions(folder: Path, files: Iterable[str]) -> Found:
     if problems:
         raise DatasetError("\n".join(problems[:20]) + (f"\n... and {len(problems) - 20} more" if len(problems) > 20 else ""))
     return found
+
+
+def class_folder(name: str) -> tuple[int, str] | None:
+    """Repeats and class tokens of a folder "10_TOK cat", as sd-scripts reads it; None where it would leave the folder out."""
+    number, _, tokens = name.partition("_")
+    return (int(number), tokens) if number.isascii() and number.isdigit() and int(number) > 0 else None
+
+
+def class_folders(files: Iterable[str]) -> dict[str, tuple[int, str]]:
+    """The folders at the top of a dataset that are kohya's, with repeats and class caption.
+
+    Stricter than sd-scripts, which knows that it was given a train_data_dir: "2023_holiday" and "01_front" are names, not repeats.
+    """
+    found = {}
+    for top in sorted({file.partition("/")[0] for file in files if "/" in file}):
+        said = class_folder(top)
+        if said and re.fullmatch(r"[1-9]\d{0,2}_.*\S.*", top):
+            found[top] = (said[0], one_line(said[1]))
+    return found
+
+
+def orphans(folder: Path, files: Iterable[str]) -> list[str]:
+    """Files beside the pictures that look like captions and caption none of them: a misspelt name, or notes. Paths below the folder, sorted."""
+    stems: dict[str, set[str]] = {"": set()}
+    for file in files:
+        parent, _, name = file.rpartition("/")
+        stems.setdefault(parent, set()).add(name.rpartition(".")[0])
+    found = []
+    for parent, known in stems.items():
+        inner = [path for path in (folder / parent).iterdir() if path.suffix.lower() in SIDECARS and not path.name.startswith(".") and path.is_file()]
+        found += [path.relative_to(folder).as_posix() for path in inner if path.stem not in known]
+    return sorted(found)
 
 
 def _beside(path: Path) -> dict[str, str]:

@@ -172,7 +172,7 @@ LACKING = {
     "v_pred_like_loss": "no such term is added", "masked_loss": "masks are not read (yet)", "alpha_mask": "masks are not read (yet)",
     "conditioning_data_dir": "masks are not read (yet)", "weighted_captions": "weights in captions are learned as words (yet)",
     "caption_prefix": "write it into the captions", "caption_suffix": "write it into the captions", "enable_wildcard": _TAGS,
-    "caption_dropout_every_n_epochs": "captions are dropped by chance alone: data.caption_dropout", "caption_tag_dropout_rate": _TAGS,
+    "caption_dropout_every_n_epochs": "captions are dropped by chance alone: data.wording.dropout", "caption_tag_dropout_rate": _TAGS,
     "token_warmup_min": _TAGS, "token_warmup_step": _TAGS, "color_aug": "colours are left alone", "face_crop_aug_range": _CROP, "random_crop": _CROP,
     "resize_interpolation": "pictures are resized with Lanczos", "custom_attributes": "not used for SDXL",
     "min_bucket_reso": "buckets have at most resolution squared pixels and sides of at most 2 to 1", "dataset_class": "pictures come from a folder",
@@ -199,13 +199,6 @@ NEUTRAL = {
     "unit": (1, "1"), "train_on_input": (True,), "use_safetensors": (True,),
 }  # fmt: skip
 
-GENERAL = words(
-    "batch_size bucket_no_upscale bucket_reso_steps enable_bucket max_bucket_reso min_bucket_reso validation_seed validation_split resolution "
-    "network_multiplier resize_interpolation color_aug face_crop_aug_range flip_aug num_repeats random_crop shuffle_caption keep_tokens "
-    "keep_tokens_separator secondary_separator caption_separator enable_wildcard token_warmup_min token_warmup_step caption_prefix caption_suffix "
-    "custom_attributes caption_dropout_every_n_epochs caption_dropout_rate caption_tag_dropout_rate caption_extension class_tokens cache_info"
-)
-SUBSET = [*GENERAL[10:], "image_dir", "is_reg", "alpha_mask", "metadata_file", "conditioning_data_dir"]
 CANONICAL = {"batch_size": "train_batch_size", "num_repeats": "dataset_repeats"}
 KNOWN = {*TRAIN, *IMPLIED, *LACKING}
 NETWORK = set(

@@ -190,15 +190,17 @@ def _toml(ledger: Ledger) -> str:
     lacking = [row for row in ledger.rows if row.outcome in ("no_equal", "unknown")]
     if lacking:
         head += ["", "Without an equal here:", *(f"- {row.source_key}{_said(row)}: {row.why}" for row in lacking)]
-    text = ["\n".join(_comment(line) for line in head), "\n".join(_entry(ledger, "", key, value) for key, value in ledger.recipe.items() if not _table(value))]
-    for table, values in ledger.recipe.items():
-        if _table(values):
-            text.append("\n".join([f"[{table}]", *(_entry(ledger, f"{table}.", key, value) for key, value in values.items())]))
+    text = ["\n".join(_comment(line) for line in head), *_tables(ledger, "", ledger.recipe)]
     return "\n\n".join(part for part in text if part) + "\n"
 
 
-def _table(value: Any) -> bool:
-    return isinstance(value, dict)
+def _tables(ledger: Ledger, path: str, values: Tree) -> Iterator[str]:
+    """The table's own values, then the tables within it."""
+    own = [_entry(ledger, path, key, value) for key, value in values.items() if not isinstance(value, dict)]
+    yield "\n".join([f"[{path.removesuffix('.')}]", *own] if path and own else own)
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _tables(ledger, f"{path}{key}.", value)
 
 
 def _said(row: Row) -> str:
