@@ -19,6 +19,10 @@ HEAVY = ["torch", "diffusers", "transformers", "numpy"]
 # A new option is a promise for years: add it here on purpose.
 OPTIONS = {
     "": "--version",
+    "collect": (
+        "--caption-column --column --failures --follow-links --json --jobs --licence-column --link --max-size --per-host --permanent --prefix --retries --retry "
+        "--suffix --timeout --to"
+    ),
     "caption": (
         "--again --batch --choose --device --dry-run --from --json --model --name --no-choose --only-missing --prefix --prompt --set --sidecars --subject "
         "--suffix --template --trigger --with"

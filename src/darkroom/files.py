@@ -95,15 +95,15 @@ def finite(value: Any) -> Any:
             return value
 
 
-def writable_folder(folder: Path) -> Path:
-    """Make the folder and prove that it can be written. Raises OutputError."""
+def writable_folder(folder: Path, option: str = "--out") -> Path:
+    """Make the folder and prove that it can be written. Raises OutputError; `option` is the one that names it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
         reason = error.strerror or str(error)
-        raise OutputError(f"{folder}: cannot be written: {reason}. Choose another folder with --out, or change its permissions.") from None
+        raise OutputError(f"{folder}: cannot be written: {reason}. Choose another folder with {option}, or change its permissions.") from None
     return folder
 
 

@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import typer
 
 from darkroom import __version__
-from darkroom.cli import adapter, caption, draw, files
+from darkroom.cli import adapter, caption, collect, draw, files
 from darkroom.cli.show import Device, Json, Set, show
 from darkroom.errors import DarkroomError
 
@@ -26,6 +26,7 @@ app = typer.Typer(
     help="Fine-tune Stable Diffusion XL on your own pictures, and see with evidence whether it got better.",
 )  # fmt: skip
 
+app.command("collect")(collect.collect_command)
 app.command("caption")(caption.caption_command)
 app.command("generate")(draw.generate_command)
 app.command("grid")(draw.grid_command)
