@@ -131,7 +131,7 @@ def step_times(images: Path, rounds: int, steps: int) -> list[tuple[float, float
     try:
         trainer, plain = Trainer(recipe, plan, model, attached), Plain(images)
         assert sum(p.numel() for p in trainer.parameters) == sum(p.numel() for p in plain.parameters), "the sides do not train the same layers"
-        trainer.feed.encode_all(lambda done, total: None)
+        trainer.feed.encode_all(0, plan.steps, lambda done, total: None)
         sides: list[Callable[[int], Any]] = [trainer.step, plain.step]
         turn([lambda side=side: [side(n) for n in range(4)] for side in sides], 0)
         rows = []

@@ -20,13 +20,18 @@ HEAVY = ["torch", "diffusers", "transformers", "numpy"]
 OPTIONS = {
     "": "--version",
     "collect": (
-        "--caption-column --column --failures --follow-links --json --jobs --licence-column --link --max-size --per-host --permanent --prefix --retries --retry "
+        "--caption-column --column --failures --follow-links --jobs --json --licence-column --link --max-size --per-host --permanent --prefix --retries --retry "
         "--suffix --timeout --to"
     ),
     "caption": (
         "--again --batch --choose --device --dry-run --from --json --model --name --no-choose --only-missing --prefix --prompt --set --sidecars --subject "
         "--suffix --template --trigger --with"
     ),
+    "dataset": "",
+    "dataset show": "--base --batch-size --bucket-step --crop --enlarge --html --json --resolution",
+    "dataset prepare": "--alpha --focus --held-out --json --masks --seed",
+    "dataset shards": "--json --per-shard --to",
+    "dataset unpack": "--json --to",
     "train": "--base --check --images --json --out --set --subject",
     "resume": "--json",
     "generate": (

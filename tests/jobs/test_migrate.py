@@ -212,7 +212,7 @@ def test_sd_scripts_and_its_dataset(tmp_path):
     imported = import_kohya(file)
     recipe = loads(imported, tmp_path)
     assert (recipe.data.images, recipe.data.subject, recipe.data.resolution, recipe.data.batch_size) == ("pics", "TOK cat", 768, 4)
-    assert recipe.data.caption_dropout == 0.2 and recipe.data.bucket_step == 768, "the lowest level counts; buckets are off where nothing is said"
+    assert recipe.data.wording.dropout == 0.2 and recipe.data.bucket_step == 768, "the lowest level counts; buckets are off where nothing is said"
     assert (recipe.method.rank, recipe.method.alpha, recipe.method.text_encoders) == (4, 1.0, False), "sd-scripts' defaults"
     assert (str(recipe.train.length), str(recipe.train.save_every), recipe.optimizer.warmup, recipe.optimizer.weight_decay) == (
         "400 steps",

@@ -32,7 +32,7 @@ def encode_all(recipe):
     attached = recipe.method.attach(model, 0)
     try:
         trainer = Trainer(recipe, plan, model, attached)
-        trainer.feed.encode_all(lambda done, total: None)
+        trainer.feed.encode_all(0, plan.steps, lambda done, total: None)
         return trainer.feed.batch(0)
     finally:
         attached.detach()

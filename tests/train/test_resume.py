@@ -23,7 +23,7 @@ def hard(request):
 
     settings = (
         "train.length=6 steps", "train.save_every=2 steps", "preview.every=100 steps", "preview.steps=2", "device=cpu", "method.rank=2", "data.batch_size=4",
-        "train.accumulate=2", "data.caption_dropout=0.3", "data.flip=true", "optimizer.schedule=cosine", "optimizer.warmup=2", "objective.noise_offset=0.05",
+        "train.accumulate=2", "data.wording.dropout=0.3", "data.flip=true", "optimizer.schedule=cosine", "optimizer.warmup=2", "objective.noise_offset=0.05",
     )  # fmt: skip
     return load_recipe("demo", settings, data={"images": str(pocket.CATS / "train"), "subject": "TOK cat"})
 

@@ -12,6 +12,7 @@ from darkroom.data.adopt import adopt
 from darkroom.device import generator
 from darkroom.errors import DatasetError
 from darkroom.jobs.train import prepare, resume_training, run_training
+from darkroom.train.feed import Shown
 from darkroom.train.loop import Trainer
 from darkroom.train.validation import held_out_loss
 
@@ -52,7 +53,7 @@ def test_it_is_the_plain_error_at_stratified_timesteps(held, model):
         trainer = Trainer(held, plan, model, attached)
         with torch.no_grad():
             for photo, fit in zip(plan.held_out, plan.held_fits, strict=True):
-                mean, std = trainer.feed._latent(photo, fit, False)
+                mean, std = trainer.feed._latent(Shown(photo, fit, False, photo.caption))
                 for third in range(3):
                     x = mean + std * torch.randn(mean.shape, generator=generator(0, "posterior", 0, photo.sample))
                     dice = generator(0, "validation", third, photo.sample)

@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import typer
 
 from darkroom import __version__
-from darkroom.cli import adapter, caption, collect, draw, files
+from darkroom.cli import adapter, caption, collect, dataset, draw, files
 from darkroom.cli.show import Device, Json, Set, show
 from darkroom.errors import DarkroomError
 
@@ -28,6 +28,7 @@ app = typer.Typer(
 
 app.command("collect")(collect.collect_command)
 app.command("caption")(caption.caption_command)
+app.add_typer(dataset.app)
 app.command("generate")(draw.generate_command)
 app.command("grid")(draw.grid_command)
 app.command("prompt")(draw.prompt_command)
@@ -169,13 +170,21 @@ def preflight_lines(facts: dict[str, Any]) -> list[str]:
     groups: dict[tuple[str, int, bool], list[str]] = {}
     for row in facts["captions"]:
         groups.setdefault((row["caption"], row["tokens"], row["cut"]), []).append(row["file"])
-    for (caption, tokens, cut), named in list(groups.items())[:12]:
+    for (words, tokens, cut), named in list(groups.items())[:12]:
         files_text = named[0] if len(named) == 1 else f"{len(named)} pictures"
-        lines.append(f'  {files_text}: "{caption}" ({tokens} tokens{", CUT AFTER 75" if cut else ""})')
+        lines.append(f'  {files_text}: "{words}" ({tokens} tokens{", CUT AFTER 75" if cut else ""})')
     lines += [f"  ... and {len(groups) - 12} more captions"] if len(groups) > 12 else []
     for row in facts["buckets"]:
         batches = ", ".join(str(size) for size in row["batches"][:8]) + (", ..." if len(row["batches"]) > 8 else "")
         lines.append(f"bucket {row['width']} x {row['height']}: {row['pictures']} pictures in batches of {batches}; the crop takes {row['cut_away']:.1%}")
+    if facts["smaller_bucket"]:
+        lines.append(
+            f"{facts['smaller_bucket']} pictures are too small for the resolution and go to smaller buckets (data.enlarge = true enlarges them instead)"
+        )
+    if facts["masked"]:
+        lines.append(f"{facts['masked']} pictures have a mask")
+    if facts["held_out"]:
+        lines.append(f"{facts['held_out']} pictures are held out: their loss is measured, they are not learned from")
     if facts["upscaled"]:
         lines.append(f"{facts['upscaled']} pictures are smaller than their bucket and are enlarged")
     lines.append(f"{facts['steps']} steps = {facts['epochs']:g} epochs, batch {facts['batch_size']} x {facts['accumulate']} accumulated")

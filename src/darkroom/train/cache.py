@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import torch
 from PIL import Image
@@ -18,6 +20,7 @@ from darkroom.files import atomic, cache_folder, sha256_bytes
 from darkroom.sdxl import latents, text
 from darkroom.sdxl.model import SDXL
 
+V = TypeVar("V")
 CODE_VERSION = 1  # raise it when what is encoded changes
 
 
@@ -37,6 +40,26 @@ def _kept(key: dict[str, object], make: Callable[[], dict[str, torch.Tensor]]) -
     except DarkroomError:
         pass  # a cache that cannot be written costs time, never the run
     return made
+
+
+class Kept(Generic[V]):
+    """The most recently used values, up to a number of bytes: a hundred thousand latents stay on the disk, fifteen stay in memory."""
+
+    def __init__(self, size: Callable[[V], int], limit: int = 2 << 30) -> None:
+        self._size, self._limit = size, limit
+        self._held: OrderedDict[object, V] = OrderedDict()
+        self._bytes = 0
+
+    def get(self, key: object, make: Callable[[], V]) -> V:
+        """The value under the key, made where it is not there."""
+        if key in self._held:
+            self._held.move_to_end(key)
+            return self._held[key]
+        value = self._held[key] = make()
+        self._bytes += self._size(value)
+        while self._bytes > self._limit and len(self._held) > 1:
+            self._bytes -= self._size(self._held.popitem(last=False)[1])
+        return value
 
 
 def photo_latents(model: SDXL, photo: Photo, fit: Fit, flipped: bool = False) -> tuple[torch.Tensor, torch.Tensor]:

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
 from darkroom.data.buckets import Fit
+from darkroom.data.crops import cropped
 from darkroom.data.dataset import Photo
+from darkroom.data.masks import mask_weights
+from darkroom.data.wording import worded
 from darkroom.device import generator
 from darkroom.sampling.denoise import size_ids
 from darkroom.sdxl import text
 from darkroom.sdxl.model import SDXL
-from darkroom.train.cache import caption_text, photo_latents
+from darkroom.train.cache import Kept, caption_text, photo_latents
 from darkroom.train.objective import Batch
 from darkroom.train.preflight import Plan
 from darkroom.train.recipe import Recipe
+
+MOST_VARIANTS = 16
+"""Captions to a picture that are encoded beforehand and kept; beyond that (shuffled tags) they are encoded as they come."""
 
 
 @dataclass(frozen=True)
@@ -41,49 +48,78 @@ class Feed:
 
     def __init__(self, recipe: Recipe, plan: Plan, model: SDXL) -> None:
         self.recipe, self.plan, self.model = recipe, plan, model
-        self._texts: dict[str, text.Text] = {}
-        self._latents: dict[tuple[str, Fit, bool], tuple[torch.Tensor, torch.Tensor]] = {}
+        self.cached: set[str] = set()
+        self._texts: Kept[text.Text] = Kept(lambda found: found.states.nbytes + found.pooled.nbytes)
+        self._latents: Kept[tuple[torch.Tensor, torch.Tensor]] = Kept(lambda found: found[0].nbytes * 2)
+        self._masks: Kept[torch.Tensor] = Kept(lambda found: found.nbytes)
 
-    def encode_all(self, progress: Callable[[int, int], None]) -> None:
-        """Fill the caches (autoencoder and text) before the first step."""
-        flips = (False, True) if self.recipe.data.flip else (False,)
-        jobs = [(photo, fit, flip) for photo, fit in zip(self.plan.photos, self.plan.fits, strict=True) for flip in flips]
-        for done, (photo, fit, flip) in enumerate(jobs, 1):
-            self._latent(photo, fit, flip)
-            if not self.recipe.method.trains_text:
-                self._text(photo.caption)
-            progress(done, len(jobs))
+    def encode_all(self, start: int, stop: int, progress: Callable[[int, int], None]) -> None:
+        """Encode what batches `start` to `stop` - 1 will show, before the first of them. Captions of which there are too many wait until they are shown."""
+        wanted, captions = {}, set()
+        for number in range(start, stop):
+            for each in self.shown(number):
+                wanted[each.photo.sha256, each.fit, each.flipped] = each
+                captions.add(each.caption)
+        self.cached = captions if len(captions) <= MOST_VARIANTS * len(self.plan.photos) else set()
+        texts = [] if self.recipe.method.trains_text else sorted(self.cached)
+        for done, caption in enumerate(texts, 1):
+            self._text(caption)
+            progress(done, len(texts) + len(wanted))
+        for done, each in enumerate(wanted.values(), len(texts) + 1):
+            self._latent(each)
+            progress(done, len(texts) + len(wanted))
 
     def batch(self, number: int) -> Batch:
         """Batch `number` of the run, on the device."""
-        return self.assembled([self._shown(index, number) for index in self.plan.order.batch(number)], self.recipe.train.seed, number)
+        return self.assembled(self.shown(number), self.recipe.train.seed, number)
+
+    def shown(self, number: int) -> list[Shown]:
+        """What batch `number` shows: nothing is encoded."""
+        return [self._shown(index, number) for index in self.plan.order.batch(number)]
 
     def _shown(self, index: int, number: int) -> Shown:
-        photo, fit, data = self.plan.photos[index], self.plan.fits[index], self.recipe.data
-        dice = torch.rand(2, generator=generator(self.recipe.train.seed, "dice", number, photo.sample))
-        return Shown(photo, fit, bool(data.flip and dice[0] < 0.5), "" if dice[1] < data.caption_dropout else photo.caption)
+        photo, data, seed = self.plan.photos[index], self.recipe.data, self.recipe.train.seed
+        epoch = number // self.plan.order.batches_per_epoch
+        dice = torch.rand(2, generator=generator(seed, "dice", number, photo.sample))
+        caption = worded(photo.captions, photo.caption, data.wording, seed, epoch, photo.sample, self.recipe.trigger)
+        fit = cropped(self.plan.fits[index], data.crop, photo.focus, seed, epoch, photo.sample, self.model.pixel_factor)
+        return Shown(photo, fit, bool(data.flip and dice[0] < 0.5), caption)
 
     def assembled(self, shown: Sequence[Shown], seed: int, number: int) -> Batch:
         """The batch of these pictures; the noise of the autoencoder's posterior is drawn by (seed, number, picture)."""
         latents = []
         for each in shown:
-            mean, std = self._latent(each.photo, each.fit, each.flipped)
+            mean, std = self._latent(each)
             latents.append(mean + std * torch.randn(mean.shape, generator=generator(seed, "posterior", number, each.photo.sample)))
         device, dtype = self.model.device, self.model.dtype
         found = text.Text.stack([self._text(each.caption) for each in shown]).to(device, dtype)
         # ids stay float32: bfloat16 has no 3025, and the U-Net casts them only after their sinusoids
         ids = size_ids([each.ids for each in shown]).to(device)
-        return Batch(torch.stack(latents).to(device), found, ids, torch.ones(len(shown), device=device))
+        return Batch(torch.stack(latents).to(device), found, ids, torch.ones(len(shown), device=device), self._mask_of(shown, device))
 
-    def _latent(self, photo: Photo, fit: Fit, flipped: bool) -> tuple[torch.Tensor, torch.Tensor]:
-        key = (photo.sha256, fit, flipped)
-        if key not in self._latents:
-            self._latents[key] = photo_latents(self.model, photo, fit, flipped)
-        return self._latents[key]
+    def _latent(self, each: Shown) -> tuple[torch.Tensor, torch.Tensor]:
+        key = (each.photo.sha256, each.fit, each.flipped)
+        return self._latents.get(key, lambda: photo_latents(self.model, each.photo, each.fit, each.flipped))
+
+    def _mask_of(self, shown: Sequence[Shown], device: torch.device) -> torch.Tensor | None:
+        """(B, 1, h, w), ones for a picture without a mask; None where no picture of the batch has one."""
+        if not any(each.photo.mask for each in shown):
+            return None
+        return torch.stack([self._masks.get((each.photo.mask, each.fit, each.flipped), partial(self._mask, each)) for each in shown]).to(device)
+
+    def _mask(self, each: Shown) -> torch.Tensor:
+        factor, (width, height) = self.model.pixel_factor, each.fit.bucket
+        if each.photo.mask is None:
+            return torch.ones(1, height // factor, width // factor)
+        return torch.from_numpy(mask_weights(each.photo.mask, each.fit, each.flipped, factor))[None]
 
     def _text(self, caption: str) -> text.Text:
         if self.recipe.method.trains_text:
             return text.encode(self.model, [caption])
-        if caption not in self._texts:
-            self._texts[caption] = caption_text(self.model, caption).to(self.model.device, self.model.dtype)
-        return self._texts[caption]
+        return self._texts.get(caption, lambda: self._encoded(caption))
+
+    def _encoded(self, caption: str) -> text.Text:
+        if caption in self.cached:
+            return caption_text(self.model, caption).to(self.model.device, self.model.dtype)
+        with torch.no_grad():
+            return text.encode(self.model, [caption])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,8 +11,10 @@ from typing import Any
 import torch
 
 from darkroom.data.batch import Order
-from darkroom.data.buckets import Fit, bucket_shapes, fit
+from darkroom.data.buckets import Fit, fit, fit_down, ladder
+from darkroom.data.crops import cropped
 from darkroom.data.dataset import Photo, samples
+from darkroom.data.wording import count_mix, framed, has_word, shares
 from darkroom.errors import DatasetError, RecipeError
 from darkroom.methods import Method
 from darkroom.sdxl.model import SDXL
@@ -50,8 +53,9 @@ def plan(recipe: Recipe, photos: list[Photo], model: SDXL, held_out: Sequence[Ph
             raise RecipeError(f"data.{name} = {value}: must be a multiple of {model.grain} pixels for {model.source}.")
     if step > resolution:
         raise RecipeError(f"data.bucket_step = {step}: must not be larger than the resolution, {resolution}.")
-    shapes = bucket_shapes(resolution, step)
-    fits = [fit(photo.width, photo.height, shapes) for photo in photos]
+    rungs = ladder(resolution, step)
+    _check_size([*photos, *held_out], rungs, recipe)
+    fits = [_fit(photo, rungs, recipe) for photo in photos]
     order = Order([f.bucket for f in fits], recipe.data.batch_size, recipe.train.seed)
     per_epoch = order.batches_per_epoch / recipe.train.accumulate
     steps = recipe.train.length.steps(per_epoch)
@@ -63,7 +67,9 @@ def plan(recipe: Recipe, photos: list[Photo], model: SDXL, held_out: Sequence[Ph
         "held_out": len(held_out),
         "captions": _captions(recipe, pictures, model),
         "buckets": _buckets(fits, order),
-        "upscaled": sum(f.resized[0] > p.width for f, p in zip(fits, photos, strict=True)),
+        "upscaled": sum(f.enlarges(p.width, p.height) for f, p in zip(fits, photos, strict=True)),
+        "smaller_bucket": sum(f.bucket != fit(p.width, p.height, rungs[0]).bucket for f, p in zip(fits, photos, strict=True)),
+        "masked": sum(photo.mask is not None for photo in pictures),
         "batch_size": recipe.data.batch_size,
         "accumulate": recipe.train.accumulate,
         "steps": steps,
@@ -71,20 +77,45 @@ def plan(recipe: Recipe, photos: list[Photo], model: SDXL, held_out: Sequence[Ph
         "memory_mib": memory(recipe, model, max((f.bucket for f in fits), key=lambda b: b[0] * b[1])),
     }
     saves, previews, checks = (max(1, d.steps(per_epoch)) for d in (recipe.train.save_every, recipe.preview.every, recipe.validation.every))
-    held_fits = [fit(photo.width, photo.height, shapes) for photo in held_out]
+    held_fits = [_fit(photo, rungs, recipe) for photo in held_out]
     return Plan(photos, fits, order, steps, saves, previews, checks, held_out, held_fits, facts)
+
+
+def _fit(photo: Photo, rungs: list[list[tuple[int, int]]], recipe: Recipe) -> Fit:
+    """The bucket of a picture and its crop, about its centre or its subject."""
+    found = fit_down(photo.width, photo.height, rungs, math.inf if recipe.data.enlarge else 1.0)
+    return cropped(found, "subject", photo.focus, 0, 0, "") if recipe.data.crop == "subject" else found
+
+
+def _check_size(photos: Sequence[Photo], rungs: list[list[tuple[int, int]]], recipe: Recipe) -> None:
+    small = [photo for photo in photos if _fit(photo, rungs, recipe).enlarges(photo.width, photo.height)]
+    if small and not recipe.data.enlarge:
+        first, more = small[0], f" (and {len(small) - 1} more)" if len(small) > 1 else ""
+        bucket = _fit(first, rungs, recipe).bucket
+        raise DatasetError(
+            f"{first.path}{more}: {first.width} x {first.height} pixels are fewer than the smallest bucket, {bucket[0]} x {bucket[1]}. Take such pictures out "
+            f"(`darkroom screen` finds them), train at a smaller data.resolution, or enlarge them with --set data.enlarge=true."
+        )
 
 
 def _check_trigger(recipe: Recipe, photos: list[Photo]) -> None:
     if not recipe.trigger:
         raise RecipeError('data.subject is empty: say what the pictures show, trigger word first, as in --subject "TOK cat".')
-    without = [p for p in photos if recipe.trigger.lower() not in p.caption.lower().replace(",", " ").split()]
+    without = [(photo, text) for photo in photos for text, _ in _texts(recipe, photo) if not has_word(text.lower(), recipe.trigger.lower())]
     if without:
-        more = f" (and {len(without) - 1} more)" if len(without) > 1 else ""
+        photo, text = without[0]
+        others = len({found.path for found, _ in without}) - 1
         raise DatasetError(
-            f'{without[0].path}{more}: the caption from {without[0].caption_source} says "{without[0].caption}", without the trigger word '
-            f'"{recipe.trigger}", which would then never be learned. Put the word in, or choose another with --subject.'
+            f'{photo.path}{f" (and {others} more)" if others else ""}: the caption from {photo.caption_source} says "{text}", without the trigger word '
+            f'"{recipe.trigger}", which would then never be learned. Put the word in, with --set data.wording.prefix="{recipe.trigger}" before every caption, '
+            "or choose another with --subject."
         )
+
+
+def _texts(recipe: Recipe, photo: Photo) -> list[tuple[str, float]]:
+    """The captions that a picture is shown with and how often, tags in their own order."""
+    wording = recipe.data.wording
+    return [(framed(text, wording.prefix, wording.suffix), share) for text, share in shares(photo.captions, photo.caption, wording)]
 
 
 def _check_leak(photos: Sequence[Photo], held_out: Sequence[Photo]) -> None:
@@ -96,9 +127,11 @@ def _check_leak(photos: Sequence[Photo], held_out: Sequence[Photo]) -> None:
 
 
 def _captions(recipe: Recipe, photos: list[Photo], model: SDXL) -> list[dict[str, Any]]:
-    counts: dict[str, int] = {caption: count_tokens(model, caption) for caption in {p.caption for p in photos}}
-    rows: list[dict[str, Any]] = [{"file": p.path.name, "caption": p.caption, "from": p.caption_source, "tokens": counts[p.caption]} for p in photos]
-    return [row | {"cut": row["tokens"] > LIMIT} for row in rows]
+    count_mix(recipe.data.wording, [photo.captions for photo in photos])
+    told = [(photo, text, share) for photo in photos for text, share in _texts(recipe, photo)]
+    counts: dict[str, int] = {text: count_tokens(model, text) for text in {text for _, text, _ in told}}
+    rows: list[dict[str, Any]] = [{"file": p.path.name, "caption": text, "from": p.caption_source, "tokens": counts[text]} for p, text, _ in told]
+    return [row | {"cut": row["tokens"] > LIMIT} | ({"share": share} if share < 1 else {}) for row, (_, _, share) in zip(rows, told, strict=True)]
 
 
 def _buckets(fits: list[Fit], order: Order) -> list[dict[str, Any]]:

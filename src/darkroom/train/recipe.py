@@ -7,6 +7,8 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from darkroom.data.crops import Crop
+from darkroom.data.wording import Wording
 from darkroom.device import Precision
 from darkroom.errors import RecipeError
 from darkroom.methods import LoRA, Method
@@ -27,7 +29,11 @@ class Data(Spec):
     resolution: int = Field(0, ge=0, le=4096, description="Side in pixels that buckets are made for; 0 is the model's own (1024 for SDXL 1.0).")
     bucket_step: int = Field(0, ge=0, description="Bucket sides are multiples of this; 0 is 64, or resolution / 4 below 256 px (SDXL: 64).")
     batch_size: int = Field(4, ge=1, description="Pictures in one forward pass (diffusers' script: 4).")
-    caption_dropout: float = Field(0.0, ge=0, le=1, description="How often a caption is replaced by the empty one, for guidance (0: diffusers' script).")
+    wording: Wording = Field(Wording(), description="What happens to captions each time they are shown: mixing, tags shuffled or left out, prefix and suffix.")
+    crop: Crop = Field(
+        "centre", description="Where a crop lies: centre, subject (as `darkroom dataset prepare --focus` found it) or random, in another place each epoch."
+    )
+    enlarge: bool = Field(False, description="Enlarge small pictures to their bucket. Off: they go to smaller buckets (sd-scripts: bucket_no_upscale).")
     flip: bool = Field(False, description="Mirror pictures now and then. Off: faces and letters are not symmetric.")
 
 
@@ -68,6 +74,7 @@ class Recipe(Spec):
     """One training, whole."""
 
     about: str = Field("", description="What the recipe is for.")
+    negative: bool = Field(False, description="It learns what pictures should not show: the adapter says that its words belong into the negative prompt.")
     base: str = Field("pocket", description='"pocket", a diffusers folder, a hub id or a .safetensors checkpoint.')
     base_config: str = Field("", description="A diffusers folder whose configuration a single-file checkpoint follows; empty: SDXL 1.0's.")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps.")

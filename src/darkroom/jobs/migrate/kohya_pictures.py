@@ -24,7 +24,7 @@ def pictures(ledger: Ledger, whole: bool) -> int:
         ledger.map("train_batch_size", "data.batch_size", ledger["train_batch_size"])
     _buckets(ledger)
     ledger.map("flip_aug", "data.flip", bool(ledger["flip_aug"]))
-    ledger.map("caption_dropout_rate", "data.caption_dropout", float(ledger["caption_dropout_rate"]))
+    ledger.map("caption_dropout_rate", "data.wording.dropout", float(ledger["caption_dropout_rate"]))
     _captions(ledger)
     return repeats
 
