@@ -202,11 +202,48 @@ def test_no_comparison_is_said_in_words(page: Callable[..., Page]) -> None:
 
 
 def test_a_verdict_is_a_word_and_a_symbol_too(page: Callable[..., Page]) -> None:
-    found = page(comparisons=[comparison(verdict=verdict) for verdict in ("better", "worse", "unclear", "splendid")])
+    found = page(comparisons=[comparison(verdict=verdict) for verdict in ("better", "worse", "equivalent", "unclear", "splendid")])
     cards = found.all("article")
-    assert [attrs["class"] for attrs, _ in cards] == ["card better", "card worse", "card unclear", "card unclear"]
-    assert all(words in text for (_, text), words in zip(cards, ("▲ better", "▼ worse", "○ unclear", "○ unclear"), strict=True))
+    assert [attrs["class"] for attrs, _ in cards] == ["card better", "card worse", "card equivalent", "card unclear", "card unclear"]
+    assert all(words in text for (_, text), words in zip(cards, ("▲ better", "▼ worse", "≈ equivalent", "○ unclear", "○ unclear"), strict=True))
     assert "2 unclear" in found.all("p", class_="tally")[0][1]
+
+
+def judged(**changes: Any) -> dict[str, Any]:
+    """A comparison as a trial of today writes it."""
+    design = {"seeds": 4, "prompts": 1234, "pairs": 4936, "pictures": 9872, "power": 0.8, "safe_prompts": None, "seconds": None}
+    more = {"p_corrected": 0.004, "comparisons": 8, "p_permutation": 0.03125, "p_wilcoxon": 0.0625, "bootstrap": [2.5, 9.5], "g": [1.1, 0.4, 1.8]}
+    plan = {"difference": 0.5, "visible": 4.25, "power": 0.8, "alternatives": [design]}
+    return comparison(**{**more, "wins": [0.75, 0.6, 0.9], "notes": ["1 of 6 pairs is left out."], "plan": plan, **changes})
+
+
+def test_other_tests_stand_beside_the_verdict(page: Callable[..., Page]) -> None:
+    found = page(comparisons=[judged(), judged(metric="faults", bootstrap=None, g=[math.inf, None, None])])
+    cells = [text for _, text in found.all("td")]
+    first = cells.index("< 0.001")
+    assert cells[first : first + 7] == ["< 0.001", "0.004", "0.031", "0.062", "+2.5 to +9.5", "+1.10 (+0.40 to +1.80)", "75 % (60 % to 90 %)"]
+    assert cells[first + 11 : first + 14] == ["-", "-", "75 % (60 % to 90 %)"]
+    card = found.all("article")[0][1]
+    assert "corrected for 8 comparisons 0.004" in card and "better in 75 % (60 % to 90 %) of pairs" in card
+    assert [text for _, text in found.all("p", class_="caution")] == ["1 of 6 pairs is left out."] * 2
+
+
+def test_what_it_would_take_is_shown_where_nothing_can_be_seen(page: Callable[..., Page]) -> None:
+    hopeless = {"difference": 1e-6, "visible": 4.25, "power": 0.8, "alternatives": []}
+    found = page(
+        comparisons=[judged(), judged(metric="faults", verdict="unclear"), judged(verdict="unclear", plan=hopeless), judged(verdict="unclear", plan=None)]
+    )
+    assert len(found.all("table", class_="plan")) == 1
+    cells = [text for _, text in found.all("td")]
+    assert cells[cells.index("1,234") - 1 :][:5] == ["4", "1,234", "4,936", "9,872", "-"]
+    (section,) = (text for attrs, text in found.all("section") if attrs.get("aria-labelledby") == "plans")
+    assert "adapter against base: a difference of 0.500 faults with a chance of 80 %. This trial could have seen 4.25 faults." in section
+    assert "Not even 10,000 prompts would do." in section
+
+
+def test_a_trial_of_before_still_renders(page: Callable[..., Page]) -> None:
+    found = page()
+    assert not found.all("table", class_="opinions") and not found.all("table", class_="plan") and "corrected" not in found.all("article")[0][1]
 
 
 @pytest.mark.parametrize(("numbers", "expected"), [((3.0, 6.0, 10.0), (62.6, 75.2, 92.0)), ((-10.0, 0.0, 5.0), (8.0, 50.0, 71.0))])

@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import typer
 
 from darkroom import __version__
-from darkroom.cli import adapter, caption, collect, dataset, draw, files
+from darkroom.cli import adapter, base, caption, collect, dataset, draw, files
 from darkroom.cli.show import Device, Json, Set, show
 from darkroom.errors import DarkroomError
 
@@ -33,6 +33,7 @@ app.command("generate")(draw.generate_command)
 app.command("grid")(draw.grid_command)
 app.command("prompt")(draw.prompt_command)
 app.add_typer(adapter.app)
+app.add_typer(base.app)
 imports = typer.Typer(name="import", no_args_is_help=True, rich_markup_mode=None, help="Settings of other programs as recipes: kohya's and diffusers'.")
 imports.command("kohya")(files.import_kohya_command)
 imports.command("diffusers")(files.import_diffusers_command)

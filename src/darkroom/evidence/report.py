@@ -12,7 +12,7 @@ import itertools
 import math
 import statistics
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,8 @@ from darkroom.errors import DatasetError
 LARGEST = 512  # pixels: twice the size at which the page shows a picture; larger ones are shrunk, or 64 of SDXL's weigh 130 MB
 TINY = 128  # pixels: narrower pictures are enlarged with hard pixel edges
 EXTREMES = 4  # pairs in "best", and in "worst"
-SYMBOLS = {"better": "▲", "worse": "▼", "unclear": "○"}
+SYMBOLS = {"better": "▲", "worse": "▼", "equivalent": "≈", "unclear": "○"}
+TESTS = {"p": "p", "p_corrected": "corrected", "p_permutation": "permutation", "p_wilcoxon": "Wilcoxon"}  # columns of the table of second opinions
 
 View = dict[str, Any]
 
@@ -43,6 +44,9 @@ def render(result: Mapping[str, Any], folder: Path) -> str:
         cards=cards,
         tally=Counter(card["verdict"] for card in cards),
         panels=_panels(result, cards),
+        opinions=_by_metric(result, [(card["metric"], _opinion(card)) for card in cards if card["p_corrected"] is not None]),
+        opinion_columns=[*TESTS.values(), "bootstrap interval", "effect", "better in"],
+        plans=[_planned(card) for card in cards if card["verdict"] == "unclear" and card["plan"]],
         strips=_strips(result, folder),
         groups=[(prompt, list(group)) for prompt, group in itertools.groupby(rows, lambda row: row["prompt"])],
         best=best,
@@ -161,18 +165,65 @@ def _extremes(result: Mapping[str, Any], rows: Sequence[View]) -> tuple[list[Vie
 
 
 def _card(comparison: Mapping[str, Any], result: Mapping[str, Any], places: int) -> View:
-    """One comparison in words; a verdict that is none of the three counts as unclear, never as good news."""
+    """One comparison in words; a verdict that is none of the four counts as unclear, never as good news."""
     texts = {key: _number(comparison[key], places, signed=True) for key in ("mean", "low", "high")}
     means = {key: _number(comparison[key], places) for key in ("baseline_mean", "arm_mean")}
-    p = _finite(comparison["p"])
     words = {
         "unit": next((metric["unit"] for metric in result["metrics"] if metric["name"] == comparison["metric"]), ""),
         "verdict": comparison["verdict"] if comparison["verdict"] in SYMBOLS else "unclear",
-        "p": "p\u00a0=\u00a0-" if p is None else "p\u00a0<\u00a00.001" if p < 0.001 else f"p\u00a0=\u00a0{p:.3f}",
+        **{name: _p(comparison.get(name)) for name in TESTS},
+        "p_corrected": None if comparison.get("p_corrected") is None else _p(comparison["p_corrected"]),
+        "comparisons": comparison.get("comparisons", 1),
+        "bootstrap": _interval(comparison.get("bootstrap"), places),
+        "g": _sized(comparison.get("g"), lambda value: _number(value, 2, signed=True)),
+        "wins": _sized(comparison.get("wins"), _percent),
+        "notes": comparison.get("notes", []),
+        "plan": comparison.get("plan"),
         "effect": _number(comparison["effect"], 2, signed=True),
         "confidence": f"{100 * comparison['confidence']:.4g}\u00a0%",
     }
     return {**comparison, **texts, **means, **words, "numbers": [_finite(comparison[key]) for key in ("low", "mean", "high")]}
+
+
+def _p(value: Any) -> str:
+    p = _finite(value)
+    return "-" if p is None else "<\u00a00.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _percent(value: Any) -> str:
+    share = _finite(value)
+    return "-" if share is None else f"{100 * share:.0f}\u00a0%"
+
+
+def _interval(ends: Sequence[Any] | None, places: int) -> str:
+    return f"{_number(ends[0], places, signed=True)} to {_number(ends[1], places, signed=True)}" if ends else "-"
+
+
+def _sized(sizes: Sequence[Any] | None, text: Callable[[Any], str]) -> str:
+    """A size and its interval."""
+    if not sizes:
+        return "-"
+    interval = f" ({text(sizes[1])} to {text(sizes[2])})" if sizes[1] is not None else ""
+    return text(sizes[0]) + interval
+
+
+def _by_metric(result: Mapping[str, Any], rows: Sequence[tuple[str, View]]) -> list[View]:
+    """Rows of (metric, row) as one block a metric."""
+    blocks = [{"metric": metric, "rows": [row for name, row in rows if name == metric["name"]]} for metric in result["metrics"]]
+    return [block for block in blocks if block["rows"]]
+
+
+def _opinion(card: View) -> View:
+    """What other tests say of one comparison."""
+    return {"arm": card["arm"], "cells": [*(card[name] for name in TESTS), card["bootstrap"], card["g"], card["wins"]]}
+
+
+def _planned(card: View) -> View:
+    """What it would take to see the difference, by seeds a prompt."""
+    plan = card["plan"]
+    sizes = [f"{_number(plan[name], _places([plan[name]]))} {card['unit']}".strip() for name in ("difference", "visible")]
+    designs = [[f"{one[name]:,}" if one[name] else "-" for name in ("seeds", "prompts", "pairs", "pictures", "safe_prompts")] for one in plan["alternatives"]]
+    return {"arm": card["arm"], "metric": card["metric"], "difference": sizes[0], "visible": sizes[1], "power": _percent(plan["power"]), "designs": designs}
 
 
 def _panels(result: Mapping[str, Any], cards: Sequence[View]) -> list[View]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from darkroom.jobs.watch import Silent, Watcher
 from darkroom.prompt import read
 from darkroom.sampling.request import Request, Worn, read_request
 from darkroom.spec import Spec
-from darkroom.statistics import paired
+from darkroom.statistics import Case, ComparisonError, Judgement, Measure, Pairs, judge
 
 
 class Arm(Spec):
@@ -74,6 +76,8 @@ class Trial(Spec):
     training: str = ""
     """The folder it was trained on, to be shown in the report."""
     confidence: float = Field(0.95, gt=0.5, lt=1)
+    margins: dict[str, float] = {}
+    """By metric, the largest difference that still counts as equal, in its unit; an arm is called equivalent only where one is stated."""
 
     @model_validator(mode="after")
     def _sensible(self) -> Trial:
@@ -86,6 +90,11 @@ class Trial(Spec):
             raise ValueError(f"clip_prompts: {len(self.clip_prompts)} for {len(self.prompts)} prompts")
         if len(self.prompts) < 2:
             raise ValueError("one prompt only: how much the difference varies from prompt to prompt cannot be known; give at least two")
+        for name, margin in self.margins.items():
+            if name not in self.metrics:
+                raise ValueError(f'margins: "{name}" is not among the metrics: {", ".join(self.metrics)}')
+            if not (margin > 0 and math.isfinite(margin)):
+                raise ValueError(f"margins: {name} = {margin:g}: a margin is above 0, in the metric's unit")
         same = [(a.name, b.name) for i, a in enumerate(self.arms) for b in self.arms[i + 1 :] if a.model_copy(update={"name": b.name}) == b]
         if same:
             raise ValueError(f'the arms "{same[0][0]}" and "{same[0][1]}" are the same: give them a difference')
@@ -125,7 +134,7 @@ def run_trial(trial: Trial, out: Path, device: str = "auto", precision: Precisio
         "arms": [{"name": arm.name, "what": arm.what(trial)} for arm in trial.arms],
         "prompts": list(trial.prompts), "seeds": list(trial.seeds), "metrics": metrics,
         "references": _shown(trial.reference, out, "reference"), "training": _shown(trial.training, out, "training"),
-        "pictures": rows, "comparisons": [compare(trial, rows, arm, metric) for metric in metrics for arm in trial.arms[1:]],
+        "pictures": rows, "comparisons": compare_all(trial, rows, trial.arms[1:], metrics),
         "receipt": _receipt(trial, rows, out, device),
     }  # fmt: skip
     write_text(out / "trial.toml", trial.to_toml())
@@ -195,23 +204,52 @@ def _metric_facts(trial: Trial) -> list[dict[str, Any]]:
 
 
 def compare(trial: Trial, rows: Sequence[Row], arm: Arm, metric: dict[str, Any]) -> dict[str, Any]:
-    """The arm against the first one, by one metric, pair by pair."""
-    name = metric["name"]
-    scores = {(row["arm"], row["prompt"], row["seed"]): row["scores"][name] for row in rows}
-    keys = [(prompt, seed) for prompt in trial.prompts for seed in trial.seeds]
-    control = [scores[trial.arms[0].name, *key] for key in keys]
-    treated = [scores[arm.name, *key] for key in keys]
-    found = paired(control, treated, [prompt for prompt, _ in keys], trial.confidence)
-    verdict = found.verdict(metric["higher_is_better"])
-    word = {"better": "higher" if found.mean > 0 else "lower", "worse": "lower" if found.mean < 0 else "higher"}.get(verdict)
-    size = f"{abs(found.mean):.2f} {metric['unit']}"
-    interval = f"{trial.confidence:.0%} interval {found.low:+.2f} to {found.high:+.2f}, {found.pairs} pairs over {found.clusters} prompts"
-    if word:
-        sentence = f'{name}: "{arm.name}" is {verdict} than "{trial.arms[0].name}": {word} by {size} ({interval}).'
-    else:
-        sentence = f'{name}: no difference between "{arm.name}" and "{trial.arms[0].name}" can be seen ({interval}).'
-    means = {"baseline_mean": sum(control) / len(control), "arm_mean": sum(treated) / len(treated)}
-    return {"arm": arm.name, "metric": name, **means, **vars(found), "verdict": verdict, "sentence": sentence}
+    """The arm against the first one, by one metric, pair by pair, as if nothing else had been asked."""
+    return compare_all(trial, rows, [arm], [metric])[0]
+
+
+def compare_all(trial: Trial, rows: Sequence[Row], arms: Sequence[Arm], metrics: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Every arm against the first one by every metric, judged together: the more is asked, the more must be shown.
+
+    What cannot be compared (a metric that gave no numbers) is said in its place, so that the other comparisons are not lost.
+    """
+    scores = {metric["name"]: {(row["arm"], row["prompt"], row["seed"]): row["scores"].get(metric["name"]) for row in rows} for metric in metrics}
+    found: list[Case | dict[str, Any]] = [_case(trial, scores[metric["name"]], arm, metric) for metric in metrics for arm in arms]
+    judged = iter(judge([case for case in found if isinstance(case, Case)], trial.confidence, len(trial.arms)))
+    return [_said(next(judged), scores[case.measure.name]) if isinstance(case, Case) else case for case in found]
+
+
+def _case(trial: Trial, scores: dict[tuple[str, str, int], float | None], arm: Arm, metric: dict[str, Any]) -> Case | dict[str, Any]:
+    """The pairs of one comparison; or, where there are none, the comparison that says so."""
+    names, keys = (trial.arms[0].name, arm.name), [(prompt, seed) for prompt in trial.prompts for seed in trial.seeds]
+    facts = {key: metric[key] for key in ("question", "unit", "higher_is_better") if key in metric}
+    measure = Measure(metric["name"], **facts, margin=trial.margins.get(metric["name"]))
+    try:
+        control, treated = ({key: scores.get((name, *key)) for key in keys} for name in names)
+        return Case(*names, measure, Pairs.match(control, treated, names))
+    except ComparisonError as error:
+        nothing = dict.fromkeys(("baseline_mean", "arm_mean", "mean", "low", "high", "p", "effect"))
+        sentence = f'{measure.name}: "{names[1]}" cannot be compared with "{names[0]}": {error}.'
+        return {
+            "arm": arm.name, "metric": measure.name, **nothing, "confidence": trial.confidence, "pairs": 0, "clusters": 0, "verdict": "unclear",
+            "sentence": sentence,
+        }  # fmt: skip
+
+
+def _said(one: Judgement, scores: dict[tuple[str, str, int], float | None]) -> dict[str, Any]:
+    """A judgement as trial.json holds it. `wins` is the share of pairs in which the arm is better, whatever direction that is."""
+    numbers = {key: float(score) for key, score in scores.items() if score is not None and math.isfinite(score)}
+    both = [key[1:] for key in numbers if key[0] == one.treated and (one.control, *key[1:]) in numbers]
+    means = {title: sum(numbers[name, *key] for key in both) / len(both) for title, name in (("baseline_mean", one.control), ("arm_mean", one.treated))}
+    wins = (one.effect.wins, one.effect.wins_low, one.effect.wins_high)
+    if not one.measure.higher_is_better:
+        wins = (1 - wins[0], 1 - wins[2], 1 - wins[1])
+    return {
+        "arm": one.treated, "metric": one.measure.name, **means, **vars(one.difference), "verdict": one.verdict, "sentence": one.sentence,
+        "notes": list(one.notes), "comparisons": one.comparisons, "p_corrected": one.p_corrected, "p_permutation": one.sign_flip.p, "p_wilcoxon": one.wilcoxon,
+        "bootstrap": one.bootstrap and [one.bootstrap.low, one.bootstrap.high], "g": [one.effect.g, one.effect.g_low, one.effect.g_high], "wins": list(wins),
+        "margin": one.measure.margin, "p_equivalence": one.p_equivalence, "plan": one.plan and asdict(one.plan),
+    }  # fmt: skip
 
 
 def _shown(folder: str, out: Path, name: str) -> list[str]:
