@@ -11,7 +11,8 @@ setup: $(VENV)/.done
 $(VENV)/.done: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[vision]' pytest hypothesis mypy ruff lycoris-lora einops toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[vision,tag,optim,gpu]' \
+		pytest hypothesis mypy ruff lycoris-lora einops toml webdataset statsmodels pandas
 	touch $@
 
 demo: setup

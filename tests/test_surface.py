@@ -20,8 +20,8 @@ HEAVY = ["torch", "diffusers", "transformers", "numpy"]
 OPTIONS = {
     "": "--version",
     "collect": (
-        "--caption-column --column --failures --follow-links --jobs --json --licence-column --link --max-size --per-host --permanent --prefix --retries --retry "
-        "--suffix --timeout --to"
+        "--caption-column --column --failures --follow-links --jobs --json --licence-column --link --max-size --per-host --permanent --prefix --retries "
+        "--retry --suffix --timeout --to"
     ),
     "caption": (
         "--again --batch --choose --device --dry-run --from --json --model --name --no-choose --only-missing --prefix --prompt --set --sidecars --subject "
@@ -48,7 +48,15 @@ OPTIONS = {
     "export": "--base-model --checkpoint --json --license --name --public --push --to --trial --weight",
     "adapter": "",
     "adapter show": "--base --json --no-norms --norms",
-    "adapter convert": "--base --json --out --to",
+    "adapter merge": "--base --block --config --cumulative --dtype --energy --how --into --json --out --rank --ratio",
+    "adapter extract": "--config --conv-rank --cumulative --dtype --energy --json --no-text-encoders --out --rank --ratio --text-encoders",
+    "adapter resize": "--base --config --cumulative --dtype --energy --json --out --rank --ratio",
+    "adapter diff": "--base --config --json",
+    "base": "",
+    "base show": "--json",
+    "base convert": "--config --dtype --json --out --to --vae",
+    "base merge": "--block --dtype --how --json --out --weight",
+    "adapter convert": "--base --bundle --json --out --sidecar --to --unbundle --word",
     "prompt": "--base --embedding --json --language --steps",
     "trial": "--adapter --base --device --json --out --prompt --prompts --reference --scorer --seeds --set",
     "demo": "--json --out",

@@ -6,6 +6,7 @@ import os
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
+from logging import ERROR, getLogger
 from typing import TYPE_CHECKING, Literal
 
 from darkroom.errors import RecipeError
@@ -13,6 +14,8 @@ from darkroom.values import seed_for
 
 if TYPE_CHECKING:
     import torch
+
+getLogger("bitsandbytes").setLevel(ERROR)  # where it is installed diffusers imports it, and it warns of kernels that nothing here uses
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 

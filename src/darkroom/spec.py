@@ -92,7 +92,7 @@ def explain(cls: type[BaseModel], item: ErrorDetails, source: str) -> str:
     match item["type"]:
         case "extra_forbidden":
             known = sorted({name for model in models or _models_at(cls, parents) for name in model.model_fields})
-            hint = did_you_mean(last, known) or did_you_mean(path, sorted(key for key, _ in fields(cls)))
+            hint = did_you_mean(last, known) or did_you_mean(path, sorted(key for key, _ in fields(cls) if key != path))
             return f'{source}: there is no key "{path}".{hint} Known here: {", ".join(known)}.'
         case "missing":
             return f'{source}: the key "{path}" is missing. Set it with --set {path}=... or in the file.'

@@ -104,7 +104,8 @@ def test_a_dreambooth_command_is_the_same_training(tmp_path):
     assert recipe.preview.prompts == ("TOK cat on $place",) * 2 and str(recipe.preview.every) == "25 epochs" and recipe.preview.seed == 7
     assert recipe.optimizer.warmup == 0, "500 is its default, and a constant schedule ignores it"
     said = outcomes(imported)
-    assert said["--use_8bit_adam"] == said["--output_dir"] == "no_equal" and said["--pretrained_vae_model_name_or_path"] == "implied"
+    assert recipe.optimizer.kind == "adamw8bit" and said["--use_8bit_adam"] == "mapped"
+    assert said["--output_dir"] == "no_equal" and said["--pretrained_vae_model_name_or_path"] == "implied"
     assert any("$place" in text and "preview.prompts" in text for text in imported.todo)
     assert not any("output_dir" in text for text in imported.todo), "what is not carried over need not be filled in"
     assert "rank = 4                       # --rank 4 (its default)" in imported.toml
@@ -130,10 +131,14 @@ def test_the_cat_tutorial(shared, tmp_path):
         ("--scale_lr --learning_rate 1e-5 --train_batch_size 2 --gradient_accumulation_steps 3", "optimizer.rate", 6e-5),
         ("--num_train_epochs 3 --repeats 20", "train.length", "60 epochs"),
         ("--train_text_encoder --text_encoder_lr 2e-5 --learning_rate 4e-5", "method.text_rate", 0.5),
-        ("--lr_scheduler polynomial", "optimizer.schedule", "linear"),
-        ("--lr_scheduler cosine_with_restarts", "optimizer.schedule", "cosine"),
+        ("--lr_scheduler polynomial --lr_power 2", "optimizer.power", 2.0),
+        ("--lr_scheduler cosine_with_restarts --lr_num_cycles 3", "optimizer.cycles", 3),
+        ("--lr_scheduler linear --lr_warmup_steps 7", "optimizer.schedule", "linear"),
         ("--lr_scheduler constant_with_warmup", "optimizer.warmup", 500),
-        ("--optimizer prodigy --learning_rate 1", "optimizer.rate", 1e-4),
+        ("--optimizer prodigy --learning_rate 1", "optimizer.kind", "prodigy"),
+        ("--optimizer prodigy --learning_rate 1 --prodigy_beta3 0.9", "optimizer.beta3", 0.9),
+        ("--optimizer prodigy --learning_rate 1 --prodigy_decouple False", "optimizer.decouple", True),  # bool("False") is True, there too
+        ("--optimizer prodigy --learning_rate 1 --train_text_encoder --text_encoder_lr 0.5", "method.text_rate", 1.0),
         ("--center_crop --resolution 768", "data.bucket_step", 768),
         ("--max_train_st 9", "train.length", "9 steps"),  # argparse takes an unambiguous beginning
         ("--adam_beta1 0.8", "optimizer.betas", [0.8, 0.999]),
@@ -226,7 +231,7 @@ def test_sd_scripts_and_its_dataset(tmp_path):
     assert (
         said["general.shufle_caption"] == said["conv_dim"] == "unknown"
         and said["network_args rank_dropout"] == "no_equal"
-        and said["optimizer_type"] == "no_equal"
+        and said["optimizer_type"] == "mapped"
     )
     caption = row(imported, "caption_extension")
     assert (caption.given, caption.value, caption.outcome) == (False, ".caption", "no_equal"), "the default that leaves captions unread is told"
@@ -234,12 +239,89 @@ def test_sd_scripts_and_its_dataset(tmp_path):
     assert alone.recipe["data"]["images"] == "pics" and "train" not in alone.recipe and any("config_file" in text for text in alone.todo)
 
 
-def test_a_rate_that_sets_itself_is_not_carried_over(tmp_path):
+def settings(tmp_path, *lines):
+    """A config_file of sd-scripts with these lines, imported."""
     file = tmp_path / "c.toml"
-    file.write_text('network_module = "networks.lora"\noptimizer_type = "Prodigy"\nlearning_rate = 1.0\nmax_train_epochs = 3\n', encoding="utf-8")
+    file.write_text("\n".join(['network_module = "networks.lora"', "max_train_epochs = 3", *lines]), encoding="utf-8")
     imported = import_kohya(file)
+    return imported, loads(imported, tmp_path)
+
+
+def test_a_rate_that_sets_itself_and_is_none_here_is_not_carried_over(tmp_path):
+    imported, _ = settings(tmp_path, 'optimizer_type = "DAdaptLion"', "learning_rate = 1.0")
     assert imported.recipe["optimizer"]["rate"] == 1e-4 and outcomes(imported)["learning_rate"] == "no_equal"
     assert imported.recipe["train"]["save_every"] == "3 epochs", "sd-scripts saves at the end where nothing is said"
+
+
+KOHYAS = {
+    "AdamW8bit": ("", {"kind": "adamw8bit", "weight_decay": 0.01}),
+    "PagedAdamW8bit": ("betas=0.9,0.99", {"kind": "adamw8bit", "betas": (0.9, 0.99)}),
+    "Lion": ("", {"kind": "lion", "weight_decay": 0.0, "betas": (0.9, 0.99)}),
+    "Lion8bit": ("weight_decay=0.1", {"kind": "lion8bit", "weight_decay": 0.1}),
+    "Prodigy": (
+        "decouple=True weight_decay=0.01 d_coef=2 use_bias_correction=True safeguard_warmup=True betas=0.9,0.99 growth_rate=inf",
+        {"kind": "prodigy", "d_coef": 2.0, "weight_decay": 0.01, "bias_correction": True, "safeguard_warmup": True, "growth_rate": 0.0, "rate": 1.0},
+    ),
+    "prodigy": ("", {"kind": "prodigy", "bias_correction": False, "safeguard_warmup": False, "weight_decay": 0.0}),
+    "DAdaptAdam": ("", {"kind": "dadaptation", "decouple": False, "bias_correction": False}),
+    "AdamWScheduleFree": ("warmup_steps=20", {"kind": "schedule_free", "warmup": 20, "schedule": "constant"}),
+    "Adafactor": ("scale_parameter=False relative_step=False warmup_init=False", {"kind": "adafactor", "scale_parameter": False, "schedule": "cosine"}),
+    "adafactor": ("", {"kind": "adafactor", "relative_step": True, "scale_parameter": True, "rate": 1.0, "schedule": "constant"}),
+}
+
+
+@pytest.mark.parametrize("name", KOHYAS)
+def test_sd_scripts_optimizers_are_ours(tmp_path, name):
+    arguments, expected = KOHYAS[name]
+    quoted = ", ".join(f'"{part}"' for part in arguments.split())
+    lines_ = (f'optimizer_type = "{name}"', f"optimizer_args = [{quoted}]", "learning_rate = 1.0", 'lr_scheduler = "cosine"', "network_train_unet_only = true")
+    imported, recipe = settings(tmp_path, *lines_)
+    assert {key: getattr(recipe.optimizer, key) for key in expected} == expected
+    said = outcomes(imported)
+    assert said["optimizer_type"] == "mapped" and "no_equal" not in {said[f"optimizer_args {part.partition('=')[0]}"] for part in arguments.split()}
+    assert said["lr_scheduler"] == ("implied" if name in ("AdamWScheduleFree", "adafactor") else "mapped")
+
+
+def test_one_rate_for_all_is_told(tmp_path):
+    imported, recipe = settings(tmp_path, 'optimizer_type = "Prodigy"', "unet_lr = 1.0", "text_encoder_lr = 0.5")
+    assert recipe.method.text_rate == 1.0 and "one rate for all" in row(imported, "text_encoder_lr").why
+    small, _ = settings(tmp_path, 'optimizer_type = "Prodigy"', "learning_rate = 1e-4")
+    assert any("should be about 1" in text for text in small.todo)
+
+
+def test_sd_scripts_objective_is_ours(tmp_path):
+    imported, recipe = settings(
+        tmp_path, "noise_offset = 0.05", "adaptive_noise_scale = 0.01", "multires_noise_iterations = 6", "ip_noise_gamma = 0.1", "v_parameterization = true",
+        "zero_terminal_snr = true", "debiased_estimation_loss = true", 'loss_type = "huber"', 'huber_schedule = "exponential"', "huber_c = 0.2",
+        "min_timestep = 100", "max_timestep = 900", 'lr_scheduler = "cosine_with_min_lr"', "lr_scheduler_min_lr_ratio = 0.1", "lr_warmup_steps = 0.1",
+    )  # fmt: skip
+    found = recipe.objective
+    assert (found.noise_offset, found.adaptive_offset, found.pyramid, found.pyramid_discount, found.perturbation) == (0.05, 0.01, 6, 0.3, 0.1)
+    assert (found.prediction, found.zero_terminal_snr, found.debiased, found.min_snr) == ("v_prediction", True, True, 0.0)
+    assert (found.loss.kind, found.loss.schedule, found.loss.c) == ("huber", "exponential", 0.2)
+    assert (found.timesteps.kind, found.timesteps.low, found.timesteps.high) == ("uniform", 100, 900)
+    assert (recipe.optimizer.schedule, recipe.optimizer.floor, recipe.optimizer.warmup) == ("cosine", 0.1, 0.1)
+    assert "no_equal" not in {outcome for key, outcome in outcomes(imported).items() if key not in ("learning_rate", "caption_extension")}
+
+
+@pytest.mark.parametrize(
+    ("line", "key", "why"),
+    [
+        ("zero_terminal_snr = true", "zero_terminal_snr", "without v_parameterization it has no meaning"),
+        ("debiased_estimation_loss = true\nmin_snr_gamma = 5", "debiased_estimation_loss", "min-SNR alone is kept"),
+        ("adaptive_noise_scale = 0.1", "adaptive_noise_scale", "it adapts noise_offset, which is not set"),
+        ('lr_scheduler = "inverse_sqrt"', "lr_scheduler", "it is no schedule here"),
+        ('optimizer_args = ["d_coef=2"]', "optimizer_args d_coef", "adamw has no such setting"),
+    ],
+)
+def test_what_has_no_meaning_here_is_told(tmp_path, line, key, why):
+    imported, _ = settings(tmp_path, line)
+    assert row(imported, key).outcome == "no_equal" and why in row(imported, key).why
+
+
+def test_an_empty_range_is_the_one_timestep_that_sd_scripts_learns(tmp_path):
+    imported, recipe = settings(tmp_path, "min_timestep = 40", "max_timestep = 40")
+    assert (recipe.objective.timesteps.low, recipe.objective.timesteps.high) == (40, 41) and "timestep 40 alone" in row(imported, "min_timestep").why
 
 
 @pytest.mark.parametrize("name", ["constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial"])

@@ -17,10 +17,11 @@ def values(option):
     """Strategies for valid values, as a user writes them on a command line."""
     special = {
         "mixed_precision": ["no", "fp16", "bf16"], "save_precision": ["float", "fp16", "bf16"], "lr_scheduler": ["constant", "linear", "cosine", "polynomial"],
-        "resolution": ["512", "1024"], "optimizer": ["AdamW", "prodigy"], "optimizer_type": ["AdamW", "Lion", "Prodigy", "PagedAdamW8bit"],
+        "resolution": ["512", "1024"], "optimizer": ["AdamW", "prodigy"], "optimizer_type": ["AdamW", "Lion", "Prodigy", "PagedAdamW8bit", "adafactor", "CAME"],
         "text_encoder_lr": ["1e-5", "0.5"], "network_module": ["networks.lora", "lycoris.kohya", "networks.dylora"], "seed": ["0", "1", "77"],
         "optimizer_args": ["weight_decay=0.1"], "sample_prompts": ["a cat"], "caption_dropout_rate": ["0", "0.5"], "noise_offset": ["0", "0.1"],
-        "adam_beta1": ["0.5"], "adam_beta2": ["0.9"],
+        "adam_beta1": ["0.5"], "adam_beta2": ["0.9"], "loss_type": ["l2", "l1", "huber", "smooth_l1"], "huber_schedule": ["snr", "exponential", "constant"],
+        "prediction_type": ["epsilon", "v_prediction"],
     }  # fmt: skip
     if option.name in special:
         return st.sampled_from(special[option.name])

@@ -32,11 +32,10 @@ def test_size_ids_are_true(trainer_for):
 
 def test_draws_belong_to_the_picture_not_to_its_place(trainer_for):
     trainer = trainer_for()
-    noise, t = trainer._draw(3, trainer.feed.batch(3).latents)
-    again, t_again = trainer._draw(3, trainer.feed.batch(3).latents)
-    assert torch.equal(noise, again) and torch.equal(t, t_again)
-    assert not torch.equal(noise[0], noise[1])
-    assert not torch.equal(noise, trainer._draw(4, trainer.feed.batch(4).latents)[0])
+    drawn, again = (trainer._draw(3, trainer.feed.batch(3).latents) for _ in range(2))
+    assert torch.equal(drawn.noise, again.noise) and torch.equal(drawn.t, again.t)
+    assert not torch.equal(drawn.noise[0], drawn.noise[1])
+    assert not torch.equal(drawn.noise, trainer._draw(4, trainer.feed.batch(4).latents).noise)
 
 
 def test_checkpointing_and_accumulation_change_no_gradient(trainer_for):

@@ -189,6 +189,7 @@ def preflight_lines(facts: dict[str, Any]) -> list[str]:
     if facts["upscaled"]:
         lines.append(f"{facts['upscaled']} pictures are smaller than their bucket and are enlarged")
     lines.append(f"{facts['steps']} steps = {facts['epochs']:g} epochs, batch {facts['batch_size']} x {facts['accumulate']} accumulated")
+    lines += [f"note: {remark}" for remark in facts["remarks"]]
     memory = facts["memory_mib"]
     parts = ", ".join(f"{name} {value:g}" for name, value in memory.items() if name != "total")
     lines.append(f"memory about {memory['total']:.0f} MiB ({parts}), beside the libraries' own")

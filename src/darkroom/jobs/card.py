@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from darkroom.spec import Spec
+
 if TYPE_CHECKING:
     from darkroom.jobs.export import Subject
-    from darkroom.spec import Spec
 
 TAGS = ("text-to-image", "stable-diffusion-xl", "lora", "diffusers", "template:sd-lora", "darkroom")
 
@@ -156,7 +157,8 @@ def _settings(subject: Subject) -> Iterator[tuple[str, Any]]:
 def _said(spec: Spec) -> str:
     """Any member of a union in words: its kind, then what is set."""
     fields = spec.model_dump(mode="json")
-    parts = [_field(key, value) for key, value in fields.items() if key != "kind" and value not in (False, None, "")]
+    said = {key: value for key, value in fields.items() if key != "kind" and value not in (False, None, "")}
+    parts = [f"{key} ({_said(inner)})" if isinstance(inner := getattr(spec, key), Spec) else _field(key, value) for key, value in said.items()]
     return ", ".join([str(fields.get("kind", "")), *parts])
 
 

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,13 +88,16 @@ def resume_training(folder: Path, watcher: Watcher | None = None) -> Run:
 
 def _go(run: Run, recipe: Recipe, model: SDXL, plan: Plan, watcher: Watcher) -> Run:
     from darkroom.train.loop import Trainer, checkpointing, fit
+    from darkroom.train.optimizers.state import settled
     from darkroom.train.validation import held_out_loss
 
     attached = recipe.method.attach(model, recipe.train.seed)
     try:
         trainer = Trainer(recipe, plan, model, attached)
         start = _restore(run, trainer, watcher)
-        trainer.feed.encode_all(lambda done, total: watcher.move("encoding", done, total))
+        trainer.feed.encode_all(
+            start * recipe.train.accumulate, plan.steps * recipe.train.accumulate, lambda done, total: watcher.move("encoding", done, total)
+        )
         if start == 0:
             _previews(run, recipe, model, 0, watcher)
             if plan.held_out:
@@ -104,7 +108,8 @@ def _go(run: Run, recipe: Recipe, model: SDXL, plan: Plan, watcher: Watcher) -> 
             for step, figures in fit(trainer, start, plan.steps):
                 loss = figures["loss"] if step == start + 1 else 0.95 * loss + 0.05 * figures["loss"]
                 if plan.held_out and (step % plan.validate_every == 0 or step == plan.steps):
-                    figures["validation"] = held = held_out_loss(trainer)
+                    with settled(trainer.optimizer):
+                        figures["validation"] = held = held_out_loss(trainer)
                 run.log({"step": step, **figures})
                 speed = (step - start) / (time.perf_counter() - began)
                 aside = f"  held out {held:.4f}" if held else ""
@@ -114,7 +119,8 @@ def _go(run: Run, recipe: Recipe, model: SDXL, plan: Plan, watcher: Watcher) -> 
                 if asked.is_set() and step < plan.steps:
                     raise Stopped(run.folder, step)
                 if step % plan.preview_every == 0 or step == plan.steps:
-                    _previews(run, recipe, model, step, watcher)
+                    with settled(trainer.optimizer):
+                        _previews(run, recipe, model, step, watcher)
         _finish(run, recipe, model, trainer, time.perf_counter() - began, step - start)
     finally:
         attached.detach()
@@ -138,47 +144,19 @@ def _dtype(recipe: Recipe) -> torch.dtype:
     return {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[recipe.train.save_dtype]
 
 
-def _write_adapter(path: Path, recipe: Recipe, model: SDXL, trainer: Trainer, step: int) -> None:
+def _write_adapter(path: Path, run: Run, recipe: Recipe, model: SDXL, trainer: Trainer, step: int) -> None:
+    from darkroom.jobs.label import label
     from darkroom.sdxl.formats import write_adapter
+    from darkroom.train.optimizers.state import settled
 
-    write_adapter(path, trainer.attached.tensors(_dtype(recipe)), adapter_metadata(recipe, model, trainer, step))
-
-
-def adapter_metadata(recipe: Recipe, model: SDXL, trainer: Trainer, step: int) -> dict[str, str]:
-    """What readers look for in the header (modelspec 1.0.1 and kohya's ss_ keys). No clock: equal trainings give equal bytes."""
-    resolution = recipe.data.resolution or model.resolution
-    return {
-        "modelspec.sai_model_spec": "1.0.1",
-        "modelspec.architecture": "stable-diffusion-xl-v1-base/lora",
-        "modelspec.implementation": "https://github.com/Stability-AI/generative-models",
-        "modelspec.title": recipe.data.subject or recipe.about,
-        "modelspec.resolution": f"{resolution}x{resolution}",
-        "modelspec.trigger_phrase": recipe.trigger,
-        "modelspec.prediction_type": trainer.schedule.prediction.removesuffix("_prediction"),
-        "ss_base_model_version": "sdxl_base_v1-0",
-        "ss_sd_model_name": Path(recipe.base).name,
-        "ss_output_name": recipe.trigger,
-        "ss_resolution": f"({resolution}, {resolution})",
-        "ss_num_train_images": str(len(trainer.plan.photos)),
-        "ss_seed": str(recipe.train.seed),
-        "ss_steps": str(step),
-        "ss_learning_rate": str(recipe.optimizer.rate),
-        "ss_optimizer": recipe.optimizer.kind,
-        "ss_lr_scheduler": recipe.optimizer.schedule,
-        "ss_min_snr_gamma": str(recipe.objective.min_snr or None),
-        "ss_noise_offset": str(recipe.objective.noise_offset or None),
-        "ss_mixed_precision": str(model.dtype).removeprefix("torch."),
-        "ss_v2": "False",
-        "darkroom.version": __version__,
-        "darkroom.base_sha256": model.hash,
-        "darkroom.pictures_sha256": content_hash(trainer.plan.photos),
-        **trainer.attached.metadata(),
-    }
+    with settled(trainer.optimizer):  # until it is written: the tensors may be the weights themselves
+        tensors = trainer.attached.tensors(_dtype(recipe))
+        write_adapter(path, tensors, label(recipe, model, trainer, step, tensors, run.facts))
 
 
 def _save(run: Run, recipe: Recipe, model: SDXL, trainer: Trainer, step: int) -> None:
     tensors, facts = trainer.state()
-    run.save(step, tensors, facts, lambda path: _write_adapter(path, recipe, model, trainer, step))
+    run.save(step, tensors, facts, lambda path: _write_adapter(path, run, recipe, model, trainer, step))
 
 
 def _previews(run: Run, recipe: Recipe, model: SDXL, step: int, watcher: Watcher) -> None:
@@ -186,6 +164,7 @@ def _previews(run: Run, recipe: Recipe, model: SDXL, step: int, watcher: Watcher
     from darkroom.sampling.draw import Kit, complete, draw
     from darkroom.sampling.request import Request, save_png
 
+    model = replace(model, scheduler_config=recipe.objective.drawn_with(model.scheduler_config))
     prompts = recipe.preview.prompts or (recipe.template,)
     for index, prompt in enumerate(prompts):
         request = Request(prompt=prompt, base=recipe.base, seed=recipe.preview.seed + index, steps=recipe.preview.steps, guidance=recipe.preview.guidance)
@@ -195,7 +174,7 @@ def _previews(run: Run, recipe: Recipe, model: SDXL, step: int, watcher: Watcher
 
 
 def _finish(run: Run, recipe: Recipe, model: SDXL, trainer: Trainer, seconds: float, taken: int) -> None:
-    _write_adapter(run.folder / ADAPTER, recipe, model, trainer, trainer.plan.steps)
+    _write_adapter(run.folder / ADAPTER, run, recipe, model, trainer, trainer.plan.steps)
     results = {
         "adapter_sha256": sha256_file(run.folder / ADAPTER),
         "steps": trainer.plan.steps,

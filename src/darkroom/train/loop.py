@@ -9,13 +9,14 @@ from typing import Any
 
 import torch
 
-from darkroom.device import generator
 from darkroom.errors import RunError
 from darkroom.methods.attached import Attached
 from darkroom.sdxl.model import SDXL
 from darkroom.sdxl.schedule import Schedule
 from darkroom.train.feed import Feed
+from darkroom.train.noise import Draws, draw_batch
 from darkroom.train.objective import Batch
+from darkroom.train.optimizers.state import effective_rate, load_into, set_rates, state_of
 from darkroom.train.preflight import Plan
 from darkroom.train.recipe import Recipe
 
@@ -26,7 +27,7 @@ class Trainer:
     def __init__(self, recipe: Recipe, plan: Plan, model: SDXL, attached: Attached) -> None:
         self.recipe, self.plan, self.model, self.attached = recipe, plan, model, attached
         self.feed = Feed(recipe, plan, model)
-        self.schedule = Schedule.from_config(model.scheduler_config)
+        self.schedule = recipe.objective.schedule(Schedule.from_config(model.scheduler_config))
         self.optimizer = recipe.optimizer.build(attached.groups(recipe.optimizer.rate))
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
@@ -54,8 +55,7 @@ class Trainer:
             index = number * accumulate + part
             self.attached.prepare(index)
             batch = self.feed.batch(index)
-            noise, t = self._draw(index, batch.latents)
-            losses = self.recipe.objective.losses(self.predict, self.schedule, batch, noise, t)
+            losses = self.recipe.objective.losses(self.predict, self.schedule, batch, *self._draw(index, batch.latents))
             loss = losses.mean() / accumulate
             if not torch.isfinite(loss):
                 raise RunError(
@@ -68,35 +68,24 @@ class Trainer:
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.recipe.train.max_grad_norm)
         if number == 0 and norm == 0:
             raise RunError("step 1: every gradient is zero, so that nothing would ever be learned. Check method and train.precision.")
-        factor = self.recipe.optimizer.factor(number, self.plan.steps)
-        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
-            group["lr"] = rate * factor
+        set_rates(self.optimizer, self.rates, self.recipe.optimizer.factor(number, self.plan.steps))
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.attached.prepare(None)
         self.attached.after_step()
-        return {"loss": total, "grad_norm": float(norm), "rate": self.rates[0] * factor}
+        return {"loss": total, "grad_norm": float(norm), "rate": effective_rate(self.optimizer)}
 
-    def _draw(self, index: int, latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _draw(self, index: int, latents: torch.Tensor) -> Draws:
         """Noise (B, 4, h, w) and timesteps (B,) of batch `index`: each picture's own draw."""
-        seed, shape = self.recipe.train.seed, latents.shape[1:]
-        noises, times = [], []
-        for photo in self.plan.order.batch(index):
-            dice = generator(seed, "noise", index, self.plan.photos[photo].sample)
-            drawn = torch.randn(shape, generator=dice)
-            if self.recipe.objective.noise_offset:
-                drawn = drawn + self.recipe.objective.noise_offset * torch.randn(shape[0], 1, 1, generator=dice)
-            noises.append(drawn)
-            times.append(torch.randint(self.schedule.length, (1,), generator=dice))
-        return torch.stack(noises).to(latents.device), torch.cat(times)
+        samples = [self.plan.photos[photo].sample for photo in self.plan.order.batch(index)]
+        return draw_batch(self.recipe.objective, self.recipe.train.seed, index, samples, latents)
 
     def state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         """Everything a resume needs: weights, and the optimizer's numbers as tensors (never a pickle)."""
         tensors = {f"weights.{name}": tensor.contiguous() for name, tensor in self.attached.state().items()}
-        for index, parameter in enumerate(self.parameters):
-            for key, value in self.optimizer.state[parameter].items():
-                tensors[f"optimizer.{index}.{key}"] = value.detach().cpu().clone().contiguous()
-        return tensors, {"scaler": self.scaler.state_dict()}
+        kept, facts = state_of(self.optimizer)
+        tensors |= {f"optimizer.{name}": tensor for name, tensor in kept.items()}
+        return tensors, {"scaler": self.scaler.state_dict(), "optimizer": facts}
 
     def load_state(self, tensors: dict[str, torch.Tensor], facts: dict[str, Any]) -> None:
         """Put back what `state` gave. Raises RunError where it belongs to another recipe."""
@@ -105,11 +94,8 @@ class Trainer:
         if mine != {name: tensor.shape for name, tensor in weights.items()}:
             raise RunError("the checkpoint belongs to another recipe or base: its tensors are not this method's. Start a new run.")
         self.attached.load_state(weights)
-        for index, parameter in enumerate(self.parameters):
-            prefix = f"optimizer.{index}."
-            found = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-            on_host = {"step"}
-            self.optimizer.state[parameter] = {key: value if key in on_host else value.to(parameter.device) for key, value in found.items()}
+        optimizer = {name.removeprefix("optimizer."): tensor for name, tensor in tensors.items() if name.startswith("optimizer.")}
+        load_into(self.optimizer, optimizer, facts["optimizer"])
         self.scaler.load_state_dict(facts.get("scaler", {}))
 
 

@@ -18,6 +18,7 @@ from darkroom.data.wording import count_mix, framed, has_word, shares
 from darkroom.errors import DatasetError, RecipeError
 from darkroom.methods import Method
 from darkroom.sdxl.model import SDXL
+from darkroom.sdxl.schedule import Schedule
 from darkroom.sdxl.text import count_tokens
 from darkroom.train.recipe import Recipe
 
@@ -59,6 +60,8 @@ def plan(recipe: Recipe, photos: list[Photo], model: SDXL, held_out: Sequence[Ph
     order = Order([f.bucket for f in fits], recipe.data.batch_size, recipe.train.seed)
     per_epoch = order.batches_per_epoch / recipe.train.accumulate
     steps = recipe.train.length.steps(per_epoch)
+    own = Schedule.from_config(model.scheduler_config)
+    recipe.objective.check(own)
     if steps < 1:
         raise RecipeError(f'train.length = "{recipe.train.length}": is no training at all. Give at least "1 steps".')
     facts = {
@@ -72,6 +75,7 @@ def plan(recipe: Recipe, photos: list[Photo], model: SDXL, held_out: Sequence[Ph
         "masked": sum(photo.mask is not None for photo in pictures),
         "batch_size": recipe.data.batch_size,
         "accumulate": recipe.train.accumulate,
+        "remarks": [*recipe.objective.remarks(own), *recipe.optimizer.remarks(steps)],
         "steps": steps,
         "epochs": round(steps / per_epoch, 2),
         "memory_mib": memory(recipe, model, max((f.bucket for f in fits), key=lambda b: b[0] * b[1])),

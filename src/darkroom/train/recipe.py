@@ -14,7 +14,7 @@ from darkroom.errors import RecipeError
 from darkroom.methods import LoRA, Method
 from darkroom.spec import Spec, Tree, override, read_toml
 from darkroom.train.objective import Diffusion
-from darkroom.train.optimizers import AdamW
+from darkroom.train.optimizers import AdamW, Optimizer
 from darkroom.values import DurationField
 
 RECIPES = Path(__file__).parents[1] / "recipes"
@@ -81,7 +81,7 @@ class Recipe(Spec):
     data: Data = Data()
     method: Method = LoRA()
     objective: Diffusion = Diffusion()
-    optimizer: AdamW = AdamW()
+    optimizer: Optimizer = AdamW()
     train: Train = Train()
     preview: Preview = Preview()
     validation: Validation = Validation()

@@ -53,41 +53,50 @@ def precision(ledger: Ledger, key: str, target: str = "train.precision", left_ou
 def schedule(ledger: Ledger, steps: int | None, cycles: str, power: str) -> None:
     """lr_scheduler and lr_warmup_steps. `steps` is the length where it is known, for a warm-up that is a share of it."""
     name = str(ledger["lr_scheduler"] or "constant")
-    restarts, exponent = ledger[cycles] or 1, 1.0 if ledger[power] is None else float(ledger[power])
+    used = ""
     match name:
         case "constant" | "linear" | "cosine":
             ledger.map("lr_scheduler", "optimizer.schedule", name)
         case "constant_with_warmup":
             ledger.map("lr_scheduler", "optimizer.schedule", "constant", "the warm-up is a key of its own")
-        case "cosine_with_restarts" if restarts == 1:
-            ledger.map("lr_scheduler", "optimizer.schedule", "cosine", "one cycle has no restart")
-        case "polynomial" if exponent == 1:
-            ledger.map("lr_scheduler", "optimizer.schedule", "linear", "of power 1 it is a line, which here ends at 0 rather than at 1e-7")
+        case "cosine_with_restarts":
+            ledger.map("lr_scheduler", "optimizer.schedule", name)
+            ledger.map(cycles, "optimizer.cycles", max(1, int(ledger[cycles] or 1))) if cycles in ledger.given else None
+            used = cycles
+        case "polynomial" if (1.0 if ledger[power] is None else float(ledger[power])) > 0:
+            ledger.map("lr_scheduler", "optimizer.schedule", name, "ending at 1e-7, as there")
+            ledger.put("optimizer.floor", min(0.99, 1e-7 / ledger.recipe["optimizer"]["rate"]))
+            ledger.map(power, "optimizer.power", float(ledger[power])) if power in ledger.given else None
+            used = power
+        case "cosine_with_min_lr":
+            ledger.map("lr_scheduler", "optimizer.schedule", "cosine", "its least rate is a key of its own")
+            used = "lr_scheduler_min_lr_ratio"
+            ledger.map(used, "optimizer.floor", min(0.99, float(ledger[used] or 0.0))) if used in ledger.given else None
         case _:
-            nearest = "cosine" if name.startswith("cosine") else "linear" if name == "polynomial" else "constant"
+            nearest = "cosine" if name.startswith("cosine") else "constant"
             ledger.put("optimizer.schedule", nearest)
-            ledger.lack("lr_scheduler", f'schedules here are constant, linear and cosine; "{nearest}" is written down')
-    used = {"cosine_with_restarts": cycles, "polynomial": power}.get(name)
-    for key in (cycles, power):
-        if key == used and (restarts if key == cycles else exponent) != 1:
-            ledger.lack(key, "see the schedule")
-        else:
-            ledger.imply(key, "1, as here" if key == used else f'a "{name}" schedule does not use it')
+            ledger.lack(
+                "lr_scheduler", f'it is no schedule here (constant, linear, cosine, cosine_with_restarts, polynomial, rex); "{nearest}" is written down'
+            )
+    for key in (cycles, power, "lr_scheduler_min_lr_ratio"):
+        if key and key != used:
+            ledger.imply(key, f'a "{name}" schedule does not use it')
     _warmup(ledger, name, steps)
 
 
+def no_schedule(ledger: Ledger, cycles: str, power: str, why: str) -> None:
+    """An optimizer that takes no notice of the schedule."""
+    for key in ("lr_scheduler", "lr_warmup_steps", cycles, power, "lr_scheduler_min_lr_ratio"):
+        ledger.imply(key, why)
+
+
 def _warmup(ledger: Ledger, name: str, steps: int | None) -> None:
-    said = ledger["lr_warmup_steps"] or 0
+    said = float(ledger["lr_warmup_steps"] or 0)
     if name == "constant" and said:
         ledger.put("optimizer.warmup", 0)
         ledger.imply("lr_warmup_steps", 'a "constant" schedule ignores it there ("constant_with_warmup" is the one that warms up)')
-    elif not float(said).is_integer():
-        if steps is None:
-            ledger.put("optimizer.warmup", 0)
-            ledger.lack("lr_warmup_steps", "is a share of a length that is in epochs, and a warm-up here is in steps: none is written down")
-            ledger.todo.append(f"The warm-up is {said:.0%} of the length: set optimizer.warmup once `darkroom train --check` has told the steps.")
-        else:
-            ledger.map("lr_warmup_steps", "optimizer.warmup", int(said * steps), f"{said:.0%} of {steps} steps")
+    elif 0 < said < 1:
+        ledger.map("lr_warmup_steps", "optimizer.warmup", int(said * steps) if steps else said, f"{said:.0%} of {steps or 'the'} steps")
     else:
         ledger.map("lr_warmup_steps", "optimizer.warmup", max(0, int(said)))
 

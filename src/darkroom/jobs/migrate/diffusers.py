@@ -8,7 +8,8 @@ from darkroom.errors import RecipeError
 from darkroom.jobs.migrate import convert
 from darkroom.jobs.migrate.command import Command, read_command
 from darkroom.jobs.migrate.diffusers_options import DREAMBOOTH, IMPLIED, LACKING, NEUTRAL, TEXT_TO_IMAGE
-from darkroom.jobs.migrate.options import defaults
+from darkroom.jobs.migrate.optimizers import one_rate
+from darkroom.jobs.migrate.options import FALSE, defaults
 from darkroom.jobs.migrate.report import Imported, Ledger, finish
 
 FILES = "captions beside the pictures (NAME.txt, metadata.jsonl), which that script does not read, are read here"
@@ -133,43 +134,56 @@ def _objective(ledger: Ledger) -> None:
     ledger.map("snr_gamma", "objective.min_snr", float(ledger["snr_gamma"] or 0.0), "" if ledger["snr_gamma"] else "min-SNR is off there")
     if "noise_offset" in ledger.defaults:
         ledger.map("noise_offset", "objective.noise_offset", float(ledger["noise_offset"] or 0.0))
+    if ledger["prediction_type"] in ("epsilon", "v_prediction"):
+        ledger.map("prediction_type", "objective.prediction", ledger["prediction_type"])
+    else:
+        ledger.imply("prediction_type", "not set: the base's own scheduler says what is predicted")
 
 
 def _optimizer(ledger: Ledger, dreambooth: bool, processes: int) -> None:
-    ledger.put("optimizer.kind", "adamw")
     name = str(ledger["optimizer"] if dreambooth else "adamw").lower()
-    if name == "prodigy":
-        ledger.lack("optimizer", "Prodigy is no optimizer here (yet): AdamW is used, with its usual rate, because Prodigy's rate of about 1 would break it")
-        for key in ("prodigy_beta3", "prodigy_decouple", "prodigy_use_bias_correction", "prodigy_safeguard_warmup"):
-            ledger.lack(key, "AdamW has no such setting")
-        ledger.lack("learning_rate", "Prodigy's: optimizer.rate = 0.0001 is written down", even_left_out=True)
-        ledger.put("optimizer.rate", 1e-4)
-        ledger.imply("scale_lr", "the rate is not carried over")
-        ledger.todo.append("Prodigy finds its rate by itself, AdamW does not: try optimizer.rate = 0.0001 and look at a trial.")
+    prodigy, short = name == "prodigy", bool(ledger["use_8bit_adam"])
+    kind = "prodigy" if prodigy else "adamw8bit" if short else "adamw"
+    ledger.put("optimizer.kind", kind)
+    if dreambooth:
+        ledger.map("optimizer", "optimizer.kind", kind, "" if name in ("adamw", "prodigy") else "that script falls back to AdamW for a name it does not know")
+    if prodigy or not short:
+        ledger.imply("use_8bit_adam", "Prodigy takes no notice of it there either" if short else "off")
     else:
-        if dreambooth:
-            ledger.map("optimizer", "optimizer.kind", "adamw", "" if name == "adamw" else "that script falls back to AdamW for a name it does not know")
-        rate, why = ledger["learning_rate"], ""
-        if ledger["scale_lr"]:
-            times = ledger["gradient_accumulation_steps"] * ledger["train_batch_size"] * processes
-            rate, why = rate * times, f"times {times} for --scale_lr"
-        ledger.map("learning_rate", "optimizer.rate", rate, why)
-        ledger.imply("scale_lr", "the rate that is written down is the scaled one" if ledger["scale_lr"] else "off, as here")
+        ledger.map("use_8bit_adam", "optimizer.kind", kind)
+    _rate(ledger, processes)
     ledger.put("optimizer.betas", [ledger["adam_beta1"], ledger["adam_beta2"]])
     ledger.tell("adam_beta1", "optimizer.betas")
     ledger.tell("adam_beta2", "optimizer.betas")
     ledger.map("adam_weight_decay", "optimizer.weight_decay", ledger["adam_weight_decay"])
     ledger.map("adam_epsilon", "optimizer.eps", ledger["adam_epsilon"])
-    if ledger["use_8bit_adam"]:
-        ledger.lack("use_8bit_adam", "AdamW keeps its two averages in 32 bits (yet): the same steps, for a little more memory")
-    else:
-        ledger.imply("use_8bit_adam", "off, as here")
+    if prodigy:
+        _prodigy(ledger)
     if dreambooth:
         same = not ledger["train_text_encoder"] or ledger["adam_weight_decay_text_encoder"] == ledger["adam_weight_decay"]
         if same:
             ledger.imply("adam_weight_decay_text_encoder", "the same as the U-Net's" if ledger["train_text_encoder"] else "the text encoders are not trained")
         else:
             ledger.lack("adam_weight_decay_text_encoder", "one weight decay for all that is trained: the U-Net's", even_left_out=True)
+
+
+def _rate(ledger: Ledger, processes: int) -> None:
+    rate, why = ledger["learning_rate"], ""
+    if ledger["scale_lr"]:
+        times = ledger["gradient_accumulation_steps"] * ledger["train_batch_size"] * processes
+        rate, why = rate * times, f"times {times} for --scale_lr"
+    ledger.map("learning_rate", "optimizer.rate", rate, why)
+    ledger.imply("scale_lr", "the rate that is written down is the scaled one" if ledger["scale_lr"] else "off, as here")
+
+
+def _prodigy(ledger: Ledger) -> None:
+    """Its own settings. That script reads the three switches with bool(), for which "False" is true."""
+    one_rate(ledger, "Prodigy")
+    ledger.map("prodigy_beta3", "optimizer.beta3", ledger["prodigy_beta3"]) if ledger["prodigy_beta3"] else ledger.imply("prodigy_beta3", "not set")
+    for key, target in (("decouple", "decouple"), ("use_bias_correction", "bias_correction"), ("safeguard_warmup", "safeguard_warmup")):
+        said = str(ledger[f"prodigy_{key}"])
+        why = f'that script takes any word for true, "{said}" too' if said.lower() in FALSE else ""
+        ledger.map(f"prodigy_{key}", f"optimizer.{target}", bool(said), why)
 
 
 def _epoch(ledger: Ledger, dreambooth: bool, count: int, processes: int) -> str:

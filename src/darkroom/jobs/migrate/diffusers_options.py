@@ -130,7 +130,6 @@ LACKING = {
     "use_dora": "DoRA is no method here (yet): a plain LoRA of the same rank is trained",
     "image_interpolation_mode": "pictures are resized with Lanczos",
     "max_train_samples": "every picture of the folder is learned from: take the others out",
-    "prediction_type": "the base's own scheduler says what is predicted",
     "debug_loss": "the loss of every step is in log.jsonl, averaged over its batch",
     "checkpoints_total_limit": "every checkpoint is kept",
     "resume_from_checkpoint": "another program's state cannot be gone on from: the training starts anew",
@@ -142,7 +141,7 @@ LACKING = {
     "allow_tf32": "products of float32 are computed as torch has them",
 }
 
-NEUTRAL = {"image_interpolation_mode": ("lanczos",), "logging_dir": ("logs",), "report_to": ("none",), "prediction_type": ("epsilon",)}
+NEUTRAL = {"image_interpolation_mode": ("lanczos",), "logging_dir": ("logs",), "report_to": ("none",)}
 
 SCRIPTS = {
     "train_dreambooth_lora_sdxl.py": "",

@@ -10,8 +10,10 @@ from typing import Any
 from darkroom.errors import RecipeError
 from darkroom.jobs.migrate import convert, kohya_gui
 from darkroom.jobs.migrate.kohya_dataset import Dataset, read_dataset
+from darkroom.jobs.migrate.kohya_objective import objective
+from darkroom.jobs.migrate.kohya_optimizer import optimizer
 from darkroom.jobs.migrate.kohya_options import IMPLIED, KNOWN, LACKING, NETWORK, NEUTRAL, SUBSETS, TRAIN
-from darkroom.jobs.migrate.kohya_parts import method, optimizer, previews
+from darkroom.jobs.migrate.kohya_parts import method, previews
 from darkroom.jobs.migrate.kohya_pictures import pictures
 from darkroom.jobs.migrate.options import defaults, read
 from darkroom.jobs.migrate.report import Imported, Ledger, Row, finish
@@ -201,9 +203,7 @@ def _train(ledger: Ledger, repeats: int) -> None:
     ledger.map("max_grad_norm", "train.max_grad_norm", ledger["max_grad_norm"]) if ledger["max_grad_norm"] else _unclipped(ledger)
     seed = ledger["seed"]
     ledger.map("seed", "train.seed", max(0, seed or 0), "" if seed else "no seed is set there, so that no two runs are alike; here every draw follows from one")
-    ledger.put("objective.kind", "diffusion")
-    ledger.map("min_snr_gamma", "objective.min_snr", float(ledger["min_snr_gamma"] or 0.0), "" if ledger["min_snr_gamma"] else "min-SNR is off there")
-    ledger.map("noise_offset", "objective.noise_offset", float(ledger["noise_offset"] or 0.0))
+    objective(ledger)
     ledger.imply("v2", "false: it is SDXL")
 
 

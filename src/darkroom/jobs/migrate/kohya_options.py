@@ -46,8 +46,22 @@ gradient_accumulation_steps int 1
 gradient_checkpointing flag
 mixed_precision str no
 seed int
+lr_scheduler_min_lr_ratio float
 min_snr_gamma float
+debiased_estimation_loss flag
+v_parameterization flag
+zero_terminal_snr flag
 noise_offset float
+adaptive_noise_scale float
+multires_noise_iterations int
+multires_noise_discount float 0.3
+ip_noise_gamma float
+loss_type str l2
+huber_schedule str snr
+huber_c float 0.1
+huber_scale float 1
+min_timestep int
+max_timestep int
 sample_prompts any
 sample_every_n_steps int
 sample_every_n_epochs int
@@ -126,7 +140,8 @@ _CARD = "the model card and the header are written by Darkroom: `darkroom export
 _BLOCK = "every block has the same rank and rate (yet)"
 _KEEP = "every checkpoint is kept: delete what you do not need"
 _LOG = "log.jsonl in the run folder holds the figures of every step; nothing is sent anywhere"
-_NOISE = "noise is not changed in this way (yet): plain noise is used"
+_CURVE = "schedules here are constant, linear, cosine, cosine_with_restarts, polynomial and rex"
+_NOISE = "its strength is the same at every step"
 _CROP = "pictures are covered and cut about the centre"
 _TAGS = "captions are learned whole and in their order (yet)"
 
@@ -156,19 +171,13 @@ LACKING = {
     "use_cp": "convolutions are not decomposed further", "use_tucker": "convolutions are not decomposed further", "use_scalar": "there is no further factor",
     "decompose_both": "for LoKr alone", "train_on_input": "for (IA)^3 alone", "constraint": "for OFT alone", "rescaled": "for OFT alone",
     "block_size": "for DyLoRA alone", "unit": "for DyLoRA alone",
-    "lr_scheduler_type": "schedules here are constant, linear and cosine", "lr_scheduler_args": "schedules here are constant, linear and cosine",
-    "lr_decay_steps": "schedules here are constant, linear and cosine", "lr_scheduler_timescale": "schedules here are constant, linear and cosine",
-    "lr_scheduler_min_lr_ratio": "schedules here are constant, linear and cosine",
-    "fused_backward_pass": "for Adafactor alone", "fused_optimizer_groups": "all is stepped at once",
+    "lr_scheduler_type": _CURVE, "lr_scheduler_args": _CURVE, "lr_decay_steps": _CURVE, "lr_scheduler_timescale": _CURVE,
+    "fused_backward_pass": "all is stepped at once", "fused_optimizer_groups": "all is stepped at once",
     "max_token_length": "captions are cut after 75 tokens (yet); `darkroom train --check` names those that are",
     "full_fp16": "what is learned stays in float32", "full_bf16": "what is learned stays in float32", "fp8_base": "weights are not held in 8 bits (yet)",
     "fp8_base_unet": "weights are not held in 8 bits (yet)", "blocks_to_swap": "blocks are not swapped (yet)",
-    "adaptive_noise_scale": _NOISE, "multires_noise_iterations": _NOISE, "multires_noise_discount": _NOISE, "ip_noise_gamma": _NOISE,
-    "ip_noise_gamma_random_strength": _NOISE, "noise_offset_random_strength": _NOISE, "zero_terminal_snr": "the base's own schedule of noise is used",
-    "min_timestep": "all 1000 timesteps are learned (yet)", "max_timestep": "all 1000 timesteps are learned (yet)",
-    "loss_type": "the squared error is minimised (yet)", "huber_schedule": "for the Huber loss alone", "huber_c": "for the Huber loss alone",
-    "huber_scale": "for the Huber loss alone", "debiased_estimation_loss": "min-SNR is the weighting here (yet)",
-    "v_parameterization": "the base's own scheduler says what is predicted", "scale_v_pred_loss_like_noise_pred": "min-SNR is the weighting here (yet)",
+    "ip_noise_gamma_random_strength": _NOISE, "noise_offset_random_strength": _NOISE,
+    "scale_v_pred_loss_like_noise_pred": "min-SNR is the weighting here",
     "v_pred_like_loss": "no such term is added", "masked_loss": "masks are not read (yet)", "alpha_mask": "masks are not read (yet)",
     "conditioning_data_dir": "masks are not read (yet)", "weighted_captions": "weights in captions are learned as words (yet)",
     "caption_prefix": "write it into the captions", "caption_suffix": "write it into the captions", "enable_wildcard": _TAGS,
@@ -193,9 +202,9 @@ LACKING = {
 }  # fmt: skip
 
 NEUTRAL = {
-    "loss_type": ("l2",), "max_timestep": (1000, "1000"), "max_token_length": (75, "75"), "save_model_as": ("safetensors",), "token_warmup_min": (1, "1"),
-    "min_bucket_reso": (256, "256"), "max_bucket_reso": (1024, "1024"), "multires_noise_discount": (0.3,), "huber_schedule": ("snr", "constant", "exponential"),
-    "huber_c": (0.1, "0.1"), "huber_scale": (1.0,), "zero_stage": (2,), "resize_interpolation": ("lanczos",), "min_timestep": ("0",), "factor": (-1, "-1"),
+    "max_token_length": (75, "75"), "save_model_as": ("safetensors",), "token_warmup_min": (1, "1"),
+    "min_bucket_reso": (256, "256"), "max_bucket_reso": (1024, "1024"),
+    "zero_stage": (2,), "resize_interpolation": ("lanczos",), "factor": (-1, "-1"),
     "unit": (1, "1"), "train_on_input": (True,), "use_safetensors": (True,),
 }  # fmt: skip
 

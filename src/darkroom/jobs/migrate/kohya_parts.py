@@ -1,4 +1,4 @@
-"""The method, the optimizer and the previews of sd-scripts' settings."""
+"""The method and the previews of sd-scripts' settings."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from darkroom.errors import RecipeError
 from darkroom.jobs.migrate import convert
-from darkroom.jobs.migrate.report import Ledger, Row
+from darkroom.jobs.migrate.report import Ledger
 
 PLAIN = {"networks.lora", "standard", "kohya locon", "lycoris/locon", "locon"}
 PRESETS = {"full": (True, True), "attn-mlp": (True, False), "attn-only": (False, False)}
@@ -107,69 +107,6 @@ def _rate_rows(ledger: Ledger, rate: float, texts: list[float] | None, unet_only
     )
     only = bool(ledger["network_train_text_encoder_only"])
     ledger.tell("network_train_text_encoder_only", "method.attention = false") if only else ledger.imply("network_train_text_encoder_only", "off, as here")
-
-
-def optimizer(ledger: Ledger, steps: int | None) -> None:
-    """optimizer_type with its arguments, and the schedule. torch's AdamW has a weight decay of 0.01 where sd-scripts says nothing."""
-    name = str(ledger["optimizer_type"] or ("AdamW8bit" if ledger["use_8bit_adam"] else "Lion" if ledger["use_lion_optimizer"] else "AdamW"))
-    _old_flags(ledger)
-    low = name.lower()
-    ledger.put("optimizer.kind", "adamw")
-    if low == "adamw":
-        ledger.map("optimizer_type", "optimizer.kind", "adamw")
-    elif low.endswith(("adamw8bit", "adamw32bit", "pagedadamw")):
-        ledger.lack("optimizer_type", "AdamW keeps its two averages in 32 bits on the card (yet): the same steps, for more memory")
-    else:
-        ledger.lack("optimizer_type", "AdamW is the optimizer here (yet), and is written down")
-    if any(word in low for word in convert.SELF_SETTING):
-        ledger.put("optimizer.rate", 1e-4)
-        ledger.todo.append(f"{name} finds its rate by itself, AdamW does not: optimizer.rate = 0.0001 was written down rather than {name}'s. Look at a trial.")
-        _forget_rates(ledger)
-    elif not low.endswith(("adamw", "adamw8bit", "adamw32bit")):
-        ledger.todo.append(f"The rate is {name}'s: AdamW may want another. Try 0.0001 and look at a trial.")
-    _arguments(ledger, adam="adamw" in low)
-    if "weight_decay" not in ledger.recipe["optimizer"]:
-        ledger.put("optimizer.weight_decay", 0.01)
-        ledger.rows.append(
-            Row("optimizer_args weight_decay", 0.01, "mapped", "optimizer.weight_decay = 0.01", "torch's AdamW, where nothing is said", given=False)
-        )
-    convert.schedule(ledger, steps, "lr_scheduler_num_cycles", "lr_scheduler_power")
-
-
-def _forget_rates(ledger: Ledger) -> None:
-    """Rows that carried over a rate of about 1 say now that it was not."""
-    for index, row in enumerate(ledger.rows):
-        if row.target.startswith("optimizer.rate"):
-            ledger.rows[index] = type(row)(
-                row.source_key, row.value, "no_equal", "", "it is a self-setting optimizer's: optimizer.rate = 0.0001 is written down", row.given
-            )
-
-
-def _old_flags(ledger: Ledger) -> None:
-    for key, meant in (("use_8bit_adam", "AdamW8bit"), ("use_lion_optimizer", "Lion")):
-        if ledger[key] and ledger["optimizer_type"]:
-            raise RecipeError(f"{key} and optimizer_type are both given, which sd-scripts refuses. Keep one.")
-        if ledger[key]:
-            ledger.lack(key, f"{meant} is no optimizer here (yet): AdamW is written down")
-        else:
-            ledger.imply(key, "off, as here")
-
-
-def _arguments(ledger: Ledger, adam: bool) -> None:
-    key = "optimizer_args"
-    parts = convert.arguments(ledger[key])
-    if not parts:
-        ledger.imply(key, "empty")
-        return
-    ledger.given.pop(key)
-    for name, value in parts.items():
-        shown, found = f"{ledger.shown(key)} {name}", convert.numbers(value)
-        target = {"weight_decay": "optimizer.weight_decay", "eps": "optimizer.eps", "betas": "optimizer.betas"}.get(name) if adam else None
-        if target and found and len(found) == (2 if name == "betas" else 1):
-            ledger.put(target, found if name == "betas" else found[0])
-            ledger.note(shown, value, "mapped", f"{target} = {value}")
-        else:
-            ledger.note(shown, value, "no_equal", why="AdamW has no such setting here")
 
 
 def previews(ledger: Ledger, repeats: int) -> None:
