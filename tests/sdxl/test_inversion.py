@@ -114,7 +114,8 @@ def bad(tmp_path, name="x.safetensors", **tensors):
     ({"clip_l": torch.zeros(1, C1), "clip_g": torch.zeros(2, C2)}, "as many"), ({"clip_l": torch.zeros(76, C1), "clip_g": torch.zeros(76, C2)}, "75"),
     ({"clip_l": torch.full((1, C1), float("nan")), "clip_g": torch.zeros(1, C2)}, "NaN"), ({"emb_params": torch.zeros(1, 768)}, "for another base"),
     ({"toy": torch.zeros(1, C1)}, "both halves"), ({"a": torch.zeros(1, C1), "b": torch.zeros(1, C2)}, "no embedding"),
-    ({"clip_l": torch.zeros(0, C1), "clip_g": torch.zeros(0, C2)}, "another base"), ({"toy story": torch.zeros(1, C1)}, "one word"),
+    ({"clip_l": torch.zeros(0, C1), "clip_g": torch.zeros(0, C2)}, "another base"), 
+    ({"bundle_emb.toy story.clip_l": torch.zeros(1, C1), "bundle_emb.toy story.clip_g": torch.zeros(1, C2)}, "one word"),
     ({"clip_l": torch.zeros(1, C1).long(), "clip_g": torch.zeros(1, C2)}, "floats"), ({"bundle_emb.x.clip_l_out": torch.zeros(1, C1)}, "output"),
 ])  # fmt: skip
 def test_files_that_cannot_be_used_are_told(model, tmp_path, tensors, told):

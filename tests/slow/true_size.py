@@ -78,7 +78,7 @@ def train(folder: Path, scale: int) -> dict[str, float]:
 
     settings = (
         "device=cpu", "method.rank=16", "method.attention=true", "method.feed_forward=true", "method.text_encoders=true", "data.batch_size=1",
-        "data.resolution=512", "train.gradient_checkpointing=true", "train.precision=bf16", "train.length=1 steps",
+        "data.resolution=512", "data.enlarge=true", "train.gradient_checkpointing=true", "train.precision=bf16", "train.length=1 steps",
     )  # fmt: skip
     images = pocket.CATS / "train"
     recipe = load_recipe("dreambooth", settings, data={"images": str(images), "subject": "TOK cat"})

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -41,10 +41,7 @@ class Blend:
 
     def at(self, key: str) -> float:
         """The weight of one key of a single file."""
-        for word in places(key):
-            if word in self.blocks:
-                return float(self.blocks[word])
-        return 0.0 if key.startswith(VAE) else self.weight
+        return weight_at(places(key), self.blocks, 0.0 if key.startswith(VAE) else self.weight)
 
 
 @dataclass(frozen=True)
@@ -124,21 +121,37 @@ def part_of(key: str) -> str:
 
 def places(key: str) -> list[str]:
     """The words for the place of a key, the narrowest first: ["input_blocks.4", "input_blocks", "unet"]."""
-    part = part_of(key)
+    return words_at(part_of(key), key.removeprefix(UNET))
+
+
+def words_at(part: str, path: str) -> list[str]:
+    """The same for a part of the model and, in the U-Net, a path in sgm's spelling: ("unet", "input_blocks.4.1.proj_in")."""
     if part != "unet":
         return [part]
-    first, *rest = key.removeprefix(UNET).split(".")
+    first, *rest = path.split(".")
     return [f"{first}.{rest[0]}", first, part] if first in ("input_blocks", "output_blocks") else [first, part]
 
 
-def _check_places(recipe: Blend, shapes: Mapping[str, tuple[int, ...]]) -> None:
-    known = {word for key in shapes for word in places(key)}
-    for word, weight in {"weight": recipe.weight, **recipe.blocks}.items():
+def weight_at(words: Iterable[str], blocks: Mapping[str, float], otherwise: float) -> float:
+    """The weight of the first word that `blocks` names."""
+    return next((float(blocks[word]) for word in words if word in blocks), otherwise)
+
+
+def check_words(blocks: Mapping[str, float], known: Iterable[str], whose: str = "these checkpoints") -> None:
+    """Raises RecipeError for a weight that is no number and a place that is not among the `known`."""
+    there = set(known)
+    for word, weight in blocks.items():
         if not math.isfinite(weight):
-            raise RecipeError(f"{word} = {weight}: is no number. 0 keeps A, and 1 takes B or the whole difference.")
-        if word != "weight" and word not in known:
-            shown = ", ".join(sorted({re.sub(r"\.\d+$", ".N", word) for word in known}))
-            raise RecipeError(f'"{word}" is no place of these checkpoints.{did_you_mean(word, known)} Places are {shown}.')
+            raise RecipeError(f"{word} = {weight}: is no number. 0 leaves the place as it is, and 1 takes the whole.")
+        if word not in there:
+            shown = ", ".join(sorted({re.sub(r"\.\d+$", ".N", word) for word in there}))
+            raise RecipeError(f'"{word}" is no place of {whose}.{did_you_mean(word, there)} Places are {shown}.')
+
+
+def _check_places(recipe: Blend, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    if not math.isfinite(recipe.weight):
+        raise RecipeError(f"weight = {recipe.weight}: is no number. 0 keeps A, and 1 takes B or the whole difference.")
+    check_words(recipe.blocks, {word for key in shapes for word in places(key)})
 
 
 def _common(paths: list[Path], sources: list[SingleFile | Folder]) -> dict[str, tuple[int, ...]]:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import save as safetensors_bytes
@@ -32,8 +32,17 @@ OUTSIDE = {
 }  # fmt: skip
 
 
-def sgm_path(path: str, layers: int) -> str:
-    """A U-Net module path in diffusers' spelling to Stability's (sgm); `layers` is layers_per_block (2 in SDXL 1.0)."""
+def plain_blocks(unet: Any) -> frozenset[int]:
+    """The up blocks without transformers, by number: {2} in SDXL 1.0, {0, 3} in its refiner."""
+    return frozenset(number for number, kind in enumerate(unet.config.up_block_types) if "Attn" not in kind)
+
+
+def sgm_path(path: str, layers: int, plain: Collection[int] = ()) -> str:
+    """A U-Net module path in diffusers' spelling to Stability's (sgm).
+
+    `layers` is layers_per_block (2 in SDXL 1.0). sgm numbers what a block holds, so that the upsampler of a block in `plain` (`plain_blocks`) is .1,
+    after its ResNet alone, and else .2, after ResNet and transformer. Raises KeyError for what no U-Net of SDXL has.
+    """
     if path in OUTSIDE:
         return OUTSIDE[path]
     match re.match(r"(down|up)_blocks\.(\d+)\.(resnets|attentions|downsamplers|upsamplers)\.(\d+)\.?(.*)|mid_block\.(resnets|attentions)\.(\d)\.?(.*)", path):
@@ -49,7 +58,7 @@ def sgm_path(path: str, layers: int) -> str:
                 case "down", "downsamplers":
                     return f"input_blocks.{(block + 1) * width}.0.op"
                 case "up", "upsamplers":
-                    return f"output_blocks.{block * width + layers}.2.conv"
+                    return f"output_blocks.{block * width + layers}.{1 if block in plain else 2}.conv"
                 case "down", _:
                     place = f"input_blocks.{1 + block * width + index}.{int(kind == 'attentions')}"
                 case _:
@@ -64,9 +73,9 @@ def text_path(path: str) -> str:
     return path if path.startswith(("text_model.", "text_projection")) else f"text_model.{path}"
 
 
-def kohya_name(part: str, path: str, layers: int) -> str:
-    """`unet`, `down_blocks.1.attentions.0.proj_in` -> `lora_unet_input_blocks_4_1_proj_in`."""
-    spelled = sgm_path(path, layers) if part == "unet" else text_path(path)
+def kohya_name(part: str, path: str, layers: int, plain: Collection[int] = ()) -> str:
+    """`unet`, `down_blocks.1.attentions.0.proj_in` -> `lora_unet_input_blocks_4_1_proj_in`; `layers` and `plain` as in `sgm_path`."""
+    spelled = sgm_path(path, layers, plain) if part == "unet" else text_path(path)
     return f"{PREFIXES[part]}_{spelled.replace('.', '_')}"
 
 

@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from darkroom.sdxl.formats import sgm_path
+from darkroom.sdxl.formats import plain_blocks, sgm_path
 
 UNET, VAE = "model.diffusion_model.", "first_stage_model."
 CLIP_L = "conditioner.embedders.0.transformer."
@@ -104,14 +104,10 @@ def _shapes(module: nn.Module) -> Iterator[tuple[str, tuple[int, ...]]]:
 
 def _unet(unet: nn.Module) -> Iterator[tuple[str, Piece]]:
     layers = int(unet.config.layers_per_block)  # type: ignore[union-attr, arg-type]
-    found = dict(_shapes(unet))
-    for name, shape in found.items():
+    plain = plain_blocks(unet)
+    for name, shape in _shapes(unet):
         path, _, leaf = name.rpartition(".")
-        key = sgm_path(path, layers)
-        # sgm numbers what a block holds: its upsampler is 2 after a ResNet and a transformer, 1 where there is no transformer (the refiner's first)
-        if (up := re.match(r"up_blocks\.(\d+)\.upsamplers", path)) and f"up_blocks.{up[1]}.attentions.0.norm.weight" not in found:
-            key = key.replace(".2.conv", ".1.conv")
-        yield f"{UNET}{key}.{leaf}", Piece("unet", (name,), "same", shape)
+        yield f"{UNET}{sgm_path(path, layers, plain)}.{leaf}", Piece("unet", (name,), "same", shape)
 
 
 def _vae(vae: nn.Module) -> Iterator[tuple[str, Piece]]:

@@ -11,7 +11,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
@@ -43,6 +43,32 @@ def hashes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> dict[s
     return {"sshs_model_hash": body, "sshs_legacy_hash": legacy, "modelspec.hash_sha256": f"0x{body}"}
 
 
+def modelspec(
+    title: str,
+    kind: Literal["lora", "textual-inversion"] = "lora",
+    resolution: str = "1024x1024",
+    trigger: Iterable[str] = (),
+    negative: bool = False,
+    card: Mapping[str, str] | None = None,
+) -> dict[str, str]:
+    """The modelspec fields of an adapter: every MUST, and what is known of the others. hash_sha256 is added when the file is written.
+
+    `trigger` are the words that call it; `negative` marks what belongs into the negative prompt; `card` are further fields (author, license, ...).
+    Raises AdapterError for an unknown field of the card.
+    """
+    if odd := next((name for name in card or {} if name not in CARD), None):
+        raise AdapterError(f'card: modelspec has no field "{odd}". The fields are {", ".join(CARD)}.')
+    said = {
+        "sai_model_spec": "1.0.1", "architecture": f"stable-diffusion-xl-v1-base/{kind}", "title": title, "resolution": resolution,
+        "implementation": "https://github.com/Stability-AI/generative-models", **(card or {}),
+    }  # fmt: skip
+    if words := ", ".join(trigger):
+        said["trigger_phrase"] = words
+    if negative:
+        said["is_negative_embedding"] = "true"
+    return {f"modelspec.{key}": value for key, value in said.items()}
+
+
 def describe(
     adapter: Adapter,
     title: str,
@@ -52,24 +78,17 @@ def describe(
     card: Mapping[str, str] | None = None,
     training: Mapping[str, Any] | None = None,
 ) -> dict[str, str]:
-    """The metadata for `layouts.write`.
+    """The metadata for `layouts.write`: modelspec's fields, and kohya's.
 
-    `trigger` are the words that call it; `negative` marks one that belongs into the negative prompt; `card` are further modelspec fields (author,
-    license, ...); `training` are facts of the run without "ss_" (seed, steps, learning_rate, tag_frequency, ...). Raises AdapterError for an unknown
-    field of the card.
+    `training` are facts of the run without "ss_" (seed, steps, learning_rate, tag_frequency, ...); the rest is as in `modelspec`.
     """
-    if odd := next((name for name in card or {} if name not in CARD), None):
-        raise AdapterError(f'card: modelspec has no field "{odd}". The fields are {", ".join(CARD)}.')
-    said = {
-        "sai_model_spec": "1.0.1", "architecture": "stable-diffusion-xl-v1-base/lora", "title": title, "resolution": resolution,
-        "implementation": "https://github.com/Stability-AI/generative-models", **(card or {}),
-    }  # fmt: skip
-    if words := ", ".join(trigger):
-        said["trigger_phrase"] = words
-    if negative:
-        said["is_negative_embedding"] = "true"
-    facts = {"base_model_version": "sdxl_base_v1-0", "v2": "False", "output_name": title, **_network(adapter.changes.values()), **(training or {})}
-    return {f"modelspec.{key}": value for key, value in said.items()} | {f"ss_{key}": _text(value) for key, value in facts.items()}
+    facts = {"output_name": title, **network(adapter.changes.values()), **(training or {})}
+    return modelspec(title, "lora", resolution, trigger, negative, card) | kohya_facts(facts)
+
+
+def kohya_facts(facts: Mapping[str, Any]) -> dict[str, str]:
+    """Facts of a training under kohya's names: "ss_" before each, and what all of SDXL's adapters say."""
+    return {f"ss_{key}": _text(value) for key, value in {"base_model_version": "sdxl_base_v1-0", "v2": "False", **facts}.items()}
 
 
 def _text(value: Any) -> str:
@@ -77,7 +96,7 @@ def _text(value: Any) -> str:
     return json.dumps(value, sort_keys=True) if isinstance(value, dict | list | tuple) else str(value)
 
 
-def _network(changes: Iterable[Change]) -> dict[str, Any]:
+def network(changes: Iterable[Change]) -> dict[str, Any]:
     """ss_network_*: the module that trains such a file in sd-scripts, the commonest rank and alpha, "Dynamic" where there are several."""
     found = list(changes)
     methods = Counter(change.method for change in found)
@@ -94,6 +113,18 @@ def _network(changes: Iterable[Change]) -> dict[str, Any]:
         "network_alpha": str(next(iter(own))) if len(own) == 1 else "Dynamic",
         "network_args": arguments,
     }
+
+
+def trigger_words(metadata: Mapping[str, str], path: Path) -> list[str]:
+    """The words that the header of an adapter or the side-car beside it gives to call it. Raises AdapterError as `read_sidecar` does."""
+    beside = read_sidecar(path)
+    said = [metadata.get("modelspec.trigger_phrase", ""), *(str(beside.get(key) or "") for key in ("activation text", "negative text"))]
+    return list(dict.fromkeys(word.strip() for text in said for word in text.split(",") if word.strip()))
+
+
+def is_negative(metadata: Mapping[str, str]) -> bool:
+    """Whether the header says that it belongs into the negative prompt."""
+    return metadata.get("modelspec.is_negative_embedding", "").lower() == "true"
 
 
 def sidecar(path: Path, trigger: Iterable[str] = (), weight: float = 0.0, negative: bool = False, description: str = "", notes: str = "") -> Path:

@@ -10,13 +10,13 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property
-from typing import Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import nn
 
 from darkroom.device import quiet_libraries as quiet
-from darkroom.sdxl.formats import PREFIXES, kohya_name, sgm_path, text_path
+from darkroom.sdxl.formats import PREFIXES, kohya_name, plain_blocks, sgm_path, text_path
 from darkroom.sdxl.model import SDXL
 
 Key = tuple[str, str]
@@ -73,16 +73,17 @@ class Place:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Catalogue:
-    """The places of one model, by (part, path). `layers` is the U-Net's layers_per_block, by which sgm's names count."""
+    """The places of one model, by (part, path). `layers` is the U-Net's layers_per_block and `plain` its up blocks without transformers: sgm counts by them."""
 
     places: dict[Key, Place]
     layers: int
     source: str
+    plain: frozenset[int] = frozenset()
 
     @classmethod
     def of(cls, model: SDXL) -> Catalogue:
         """The places of a model, whatever it wears at the time."""
-        return cls._of_parts(dict(model.parts), int(model.unet.config.layers_per_block), model.source)
+        return cls._of_parts(dict(model.parts), model.source)
 
     @classmethod
     def of_sdxl(cls) -> Catalogue:
@@ -90,8 +91,9 @@ class Catalogue:
         return _sdxl()
 
     @classmethod
-    def _of_parts(cls, parts: dict[str, nn.Module], layers: int, source: str) -> Catalogue:
-        found = {}
+    def _of_parts(cls, parts: dict[str, nn.Module], source: str) -> Catalogue:
+        found, unet = {}, cast(Any, parts["unet"])
+        layers, plain = int(unet.config.layers_per_block), plain_blocks(unet)
         for part in sorted(parts, reverse=True):
             for path, module in parts[part].named_modules():
                 kind = next((kind for kind_of, kind in KINDS.items() if isinstance(module, kind_of)), None)
@@ -99,8 +101,8 @@ class Catalogue:
                     continue
                 path = path.removesuffix(".base_layer")
                 shape = tuple(module.weight.shape)
-                found[part, path] = Place(part, path, kind, shape, getattr(module, "bias", None) is not None, kohya_name(part, path, layers))
-        return cls(found, layers, source)
+                found[part, path] = Place(part, path, kind, shape, getattr(module, "bias", None) is not None, kohya_name(part, path, layers, plain))
+        return cls(found, layers, source, plain)
 
     def __repr__(self) -> str:
         return f"Catalogue({self.source}, {len(self.places)} places)"
@@ -117,7 +119,7 @@ class Catalogue:
         """Every spelling of every place -> the place and the style of the spelling."""
         found: dict[str, tuple[Place, str]] = {}
         for place in self.places.values():
-            for name, style in _unet_names(place, self.layers) if place.part == "unet" else _text_names(place):
+            for name, style in _unet_names(place, self.layers, self.plain) if place.part == "unet" else _text_names(place):
                 if found.setdefault(name, (place, style))[0] is not place:
                     raise AssertionError(f"{name} is both {found[name][0]} and {place}")
         return found
@@ -139,7 +141,7 @@ def _sdxl() -> Catalogue:
                 "text_encoder": CLIPTextModel(CLIPTextConfig(**CLIP_L)),
                 "text_encoder_2": CLIPTextModelWithProjection(CLIPTextConfig(**CLIP_G)),
             }
-    return Catalogue._of_parts(parts, int(str(UNET["layers_per_block"])), "SDXL 1.0")
+    return Catalogue._of_parts(parts, "SDXL 1.0")
 
 
 def _flat(path: str) -> str:
@@ -151,8 +153,8 @@ def _processor(path: str) -> str:
     return re.sub(r"\.to_([qkv]|out)(\.0)?$", r".processor.to_\1", path)
 
 
-def _unet_names(place: Place, layers: int) -> Iterator[tuple[str, str]]:
-    path, sgm = place.path, sgm_path(place.path, layers)
+def _unet_names(place: Place, layers: int, plain: frozenset[int]) -> Iterator[tuple[str, str]]:
+    path, sgm = place.path, sgm_path(place.path, layers, plain)
     yield place.kohya, "kohya"
     yield f"{PREFIXES['unet']}_{_flat(path)}", "kohya-diffusers"
     yield f"lycoris_{_flat(path)}", "lycoris"
