@@ -25,10 +25,10 @@ def show_base(model: str) -> dict[str, Any]:
 
 def place_of(model: str) -> Path:
     """A path as it is, pocket's folder, or the folder of a hub id in the hub's cache. Raises ModelError."""
-    from darkroom.sdxl.model import PICKLES, _download
+    from darkroom.sdxl.model import PICKLES, download
 
     place = Path(pocket.resolve(model))
-    return place if place.exists() or place.suffix.lower() in (".safetensors", *PICKLES) else _download(model)
+    return place if place.exists() or place.suffix.lower() in (".safetensors", *PICKLES) else download(model)
 
 
 @dataclass(frozen=True)

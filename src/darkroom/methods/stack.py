@@ -86,7 +86,8 @@ class Wearing:
     def _dress(self, place: Place, chosen: tuple[int, ...]) -> None:
         module = self._module(place)
         module = getattr(module, "base_layer", module)
-        weight, bias = self._bare.setdefault(place, (module.weight.data, None if module.bias is None else module.bias.data))
+        own = getattr(module, "bias", None)  # an embedding has none at all
+        weight, bias = self._bare.setdefault(place, (module.weight.data, None if own is None else own.data))
         if chosen and (place, chosen) not in self._dressed:
             self._dressed[place, chosen] = self._changed(place, chosen, weight, bias)
         weight, bias = self._dressed[place, chosen] if chosen else (weight, bias)

@@ -82,19 +82,20 @@ def read_single_file(path: Path, device: torch.device, dtype: torch.dtype, confi
         raise ModelError(f"{path}: is an {family}, and {config} configures the other one. Name the folder that belongs to it with base_config.")
     parts = modules(found)
     pieces = layout(parts)
-    _check(path, header.shapes, pieces, str(config or ("SDXL 1.0" if family == "SDXL base" else "the SDXL refiner")))
+    check_pieces(path, header.shapes, pieces, str(config or ("SDXL 1.0" if family == "SDXL base" else "the SDXL refiner")))
     source: Source = SingleFile(header)
     if vae is not None:
         source = Overlay(source, VaeSource(vae, parts["vae"]))
     _load(source, pieces, parts, device, dtype)
     index = read_json(config / "model_index.json") if config else {}
-    scheduler = _schedule(read_json(config / "scheduler" / "scheduler_config.json") if config else dict(SCHEDULER), header.shapes, header.metadata)
+    scheduler = schedule_of(read_json(config / "scheduler" / "scheduler_config.json") if config else dict(SCHEDULER), header.shapes, header.metadata)
     model = assemble(parts, scheduler, str(path), device, dtype, config or WORDS, index.get("force_zeros_for_empty_prompt"))
     model.files = {path.name: path} | ({f"vae/{vae.name}": vae} if vae is not None and vae.is_file() else {})
     return model
 
 
-def _check(path: Path, shapes: Mapping[str, tuple[int, ...]], pieces: Mapping[str, Piece], whose: str) -> None:
+def check_pieces(path: Path, shapes: Mapping[str, tuple[int, ...]], pieces: Mapping[str, Piece], whose: str) -> None:
+    """Every key of the single file that this model needs is there and of its shape. Raises ModelError."""
     needed = {key: piece.shape for key, piece in pieces.items() if piece.names}
     check_shapes(path, shapes, needed, whose)
     strange = sorted(key for key in shapes if key.startswith(UNET) and key not in pieces)  # elsewhere keys of trainers lie about, which change no picture
@@ -117,7 +118,7 @@ def _load(source: Source, pieces: Mapping[str, Piece], parts: Parts, device: tor
         fill(module, states[part])
 
 
-def _schedule(config: Config, shapes: Mapping[str, tuple[int, ...]], metadata: Mapping[str, str]) -> Config:
+def schedule_of(config: Config, shapes: Mapping[str, tuple[int, ...]], metadata: Mapping[str, str]) -> Config:
     """The file's own word on what it predicts goes before its configuration's."""
     if "v_pred" in shapes or metadata.get("modelspec.prediction_type") == "v":
         config = config | {"prediction_type": "v_prediction"}

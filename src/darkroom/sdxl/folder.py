@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,26 +23,35 @@ CLASSES = {
 FIRST = ("text_encoder", "tokenizer")  # a refiner has none
 
 
+Tensors = Callable[[str, str], torch.Tensor]
+"""The tensor of (part, name): ("unet", "conv_in.weight")."""
+
+
 def write_folder(model: SDXL, path: Path, dtype: torch.dtype) -> None:
     """Write model_index.json, every part in `dtype`, tokenizers and scheduler. The folder is whole or not there; one tensor at a time is in memory.
 
     Raises OutputError where something lies there already or the place cannot be written, ModelError for NaN, infinity and float16's
     overflow, and ValueError where an adapter is still on the model.
     """
-    with whole_folder(path) as made:
-        _fill(model, made, dtype)
+    states = {part: module.state_dict() for part, module in {**model.parts, "vae": model.vae}.items()}
+    if adapted := next((name for state in states.values() for name in state if ".lora_" in name or ".base_layer." in name), None):
+        raise ValueError(f"{adapted}: an adapter is on the model. Take it off (Attached.detach) before the model is written.")
+    write_tensors(model, lambda part, name: states[part][name], path, dtype)
 
 
-def _fill(model: SDXL, folder: Path, dtype: torch.dtype) -> None:
-    parts: dict[str, Any] = {**model.parts, "vae": model.vae}
-    for name, module in sorted(parts.items()):
-        _write_part(folder / name, module, dtype, is_text=name.startswith("text_encoder"))
-    for name in ("tokenizer", "tokenizer_2"):
-        if (tokenizer := getattr(model, name)) is not None:
-            _write_words(folder / name, tokenizer)
-    scheduler = {"_class_name": CLASSES["scheduler"][1]} | model.scheduler_config
-    write_json(folder / "scheduler" / "scheduler_config.json", scheduler)
-    write_json(folder / "model_index.json", _index(model, str(scheduler["_class_name"])))
+def write_tensors(model: SDXL, tensors: Tensors, path: Path, dtype: torch.dtype, metadata: Mapping[str, str] | None = None) -> None:
+    """The same of a model whose weights `tensors(part, name)` gives one by one; it may be on the meta device. `metadata` goes into darkroom.json."""
+    with whole_folder(path) as folder:
+        for part, module in sorted({**model.parts, "vae": model.vae}.items()):
+            _write_part(folder / part, part, module, tensors, dtype)
+        for name in ("tokenizer", "tokenizer_2"):
+            if (tokenizer := getattr(model, name)) is not None:
+                _write_words(folder / name, tokenizer)
+        scheduler = {"_class_name": CLASSES["scheduler"][1]} | model.scheduler_config
+        write_json(folder / "scheduler" / "scheduler_config.json", scheduler)
+        write_json(folder / "model_index.json", _index(model, str(scheduler["_class_name"])))
+        if metadata:
+            write_json(folder / "darkroom.json", dict(metadata))
 
 
 def _index(model: SDXL, scheduler: str) -> dict[str, Any]:
@@ -59,12 +69,11 @@ def _index(model: SDXL, scheduler: str) -> dict[str, Any]:
     }
 
 
-def _write_part(folder: Path, module: nn.Module, dtype: torch.dtype, is_text: bool) -> None:
+def _write_part(folder: Path, part: str, module: nn.Module, tensors: Tensors, dtype: torch.dtype) -> None:
     """Weights and config.json. Text encoders keep `text_model.` in their names: transformers before 5.6 wants it, and later ones understand it."""
+    is_text = part.startswith("text_encoder")
     state = module.state_dict()
-    if adapted := next((name for name in state if ".lora_" in name or ".base_layer." in name), None):
-        raise ValueError(f"{adapted}: an adapter is on the model. Take it off (Attached.detach) before the model is written.")
-    named = {_stored(name) if is_text else name: tensor for name, tensor in state.items()}
+    names = {_stored(name) if is_text else name: name for name in state}
     folder.mkdir()
     config: Any = module.config
     if is_text:
@@ -73,7 +82,8 @@ def _write_part(folder: Path, module: nn.Module, dtype: torch.dtype, is_text: bo
     else:
         write_text(folder / "config.json", module.to_json_string())  # type: ignore[operator]
     file = folder / ("model.safetensors" if is_text else "diffusion_pytorch_model.safetensors")
-    stream(file, {name: (dtype, tuple(tensor.shape)) for name, tensor in named.items()}, lambda name: named[name], {"format": "pt"}, hashed=False)
+    entries = {stored: (dtype, tuple(state[name].shape)) for stored, name in names.items()}
+    stream(file, entries, lambda stored: tensors(part, names[stored]), {"format": "pt"}, hashed=False)
 
 
 def _stored(name: str) -> str:

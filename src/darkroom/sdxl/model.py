@@ -87,11 +87,12 @@ def load(source: str | Path, device: torch.device, dtype: torch.dtype, config: P
     if path.suffix == ".safetensors":
         from darkroom.sdxl.checkpoint import read_single_file
 
-        return _checked(read_single_file(path, device, dtype, config))
-    return _from_folder(_download(str(source)), str(source), device, dtype, share)
+        return checked(read_single_file(path, device, dtype, config))
+    return _from_folder(download(str(source)), str(source), device, dtype, share)
 
 
-def _download(hub_id: str) -> Path:
+def download(hub_id: str) -> Path:
+    """The snapshot of a hub id. Raises ModelError."""
     if hub_id.count("/") != 1 or hub_id.startswith((".", "/", "~")):
         raise ModelError(f'{hub_id}: is no folder, no .safetensors file and no hub id. Give "pocket", a path, or an id such as "owner/name".')
     from huggingface_hub import snapshot_download
@@ -150,7 +151,7 @@ def _from_folder(folder: Path, source: str, device: torch.device, dtype: torch.d
         )
     names = ["unet", "vae", "text_encoder_2", *(["text_encoder"] if has_one else [])]
     model.files = {f"{name}/{file.name}": file for name in names for file in sorted((folder / name).glob("*.safetensors"))}
-    return _checked(model)
+    return checked(model)
 
 
 def _same_files(folder: Path, share: SDXL, name: str) -> bool:
@@ -158,7 +159,8 @@ def _same_files(folder: Path, share: SDXL, name: str) -> bool:
     return bool(ours) and ours == {key: digest for key, digest in share.hashes.items() if key.startswith(f"{name}/")}
 
 
-def _checked(model: SDXL) -> SDXL:
+def checked(model: SDXL) -> SDXL:
+    """The model, where its parts belong together. Raises ModelError."""
     one = int(model.text_encoder.config.hidden_size) if model.text_encoder is not None else 0
     two = int(model.text_encoder_2.config.hidden_size)
     wanted = int(model.unet.config.cross_attention_dim)

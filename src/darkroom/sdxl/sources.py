@@ -84,7 +84,7 @@ class PartFolder:
     def __init__(self, place: Path, module: nn.Module) -> None:
         self._stack = ExitStack()
         self._where: dict[str, tuple[Any, str]] = {}
-        for file in [place] if place.is_file() else _weight_files(place):
+        for file in [place] if place.is_file() else weight_files(place):
             try:
                 opened = self._stack.enter_context(safe_open(file, "pt"))
             except (SafetensorError, OSError) as error:
@@ -168,7 +168,7 @@ def _plain(shape: tuple[int, ...]) -> tuple[int, ...]:
     return shape[:2] if shape[2:] == (1, 1) else shape
 
 
-def _weight_files(folder: Path) -> list[Path]:
+def weight_files(folder: Path) -> list[Path]:
     """The weights of a part: those that its index names, else the only ones, else those without a variant such as .fp16 in the name."""
     for index in sorted(folder.glob("*.safetensors.index.json")):
         if index.name.count(".") == 3:
@@ -192,14 +192,15 @@ def _current(key: str) -> str:
 def open_source(place: Path) -> SingleFile | Folder:
     """A whole SDXL, base or refiner, for reading tensor by tensor. Raises ModelError."""
     if place.is_dir():
-        _check_index(place)
+        check_index(place)
         return Folder(place)
     header = read_header(place)
     must_be(header, "SDXL base", "SDXL refiner")
     return SingleFile(header)
 
 
-def _check_index(folder: Path) -> None:
+def check_index(folder: Path) -> None:
+    """model_index.json is that of an SDXL. Raises ModelError."""
     index = folder / "model_index.json"
     if not index.is_file():
         raise ModelError(f"{folder}: has no model_index.json, so it is no diffusers model folder. Give the folder that holds unet/, vae/ and so on.")

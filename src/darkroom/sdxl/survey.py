@@ -13,11 +13,11 @@ from safetensors import safe_open
 
 from darkroom.errors import ModelError
 from darkroom.sdxl.blend import CONSTANTS, part_of
-from darkroom.sdxl.checkpoint import MARKS, _schedule, predicts_v
+from darkroom.sdxl.checkpoint import MARKS, predicts_v, schedule_of
 from darkroom.sdxl.configs import SCHEDULER, Config, Kind, read_json
 from darkroom.sdxl.family import WORDS, Family, read_header
 from darkroom.sdxl.layout import UNET, VAE
-from darkroom.sdxl.sources import _check_index, _weight_files
+from darkroom.sdxl.sources import check_index, weight_files
 
 TRUE: dict[str, dict[str, int]] = {
     "base": {"unet": 2_567_463_684, "text_encoder": 123_060_480, "text_encoder_2": 694_659_840, "vae": 83_653_863},
@@ -48,7 +48,7 @@ def _of_file(place: Path) -> dict[str, Any]:
         raise ModelError(f"{place}: is an {header.family} and no base model. `darkroom adapter show {place}` looks into it.")
     whole = header.family.startswith("SDXL")
     tensors = [Tensor(_part(name) if whole else "other", name, header.shapes[name], dtype) for name, dtype in _dtypes(place)]
-    scheduler = _schedule(dict(SCHEDULER), header.shapes, header.metadata)
+    scheduler = schedule_of(dict(SCHEDULER), header.shapes, header.metadata)
     kind = "refiner" if header.family == "SDXL refiner" else "base"
     facts = {"path": str(place), "form": "single file", "size": place.stat().st_size, "family": header.family, "what": WORDS[header.family]}
     return facts | _counts(tensors, kind if whole else "") | (_prediction(scheduler) if whole else {}) | {"metadata": dict(sorted(header.metadata.items()))}
@@ -60,10 +60,10 @@ def _part(name: str) -> str:
 
 
 def _of_folder(place: Path) -> dict[str, Any]:
-    _check_index(place)
+    check_index(place)
     kind: Kind = "base" if (place / "text_encoder").is_dir() else "refiner"
     family: Family = "SDXL base" if kind == "base" else "SDXL refiner"
-    files = [(part, file) for part in TRUE[kind] for file in _weight_files(place / part)]
+    files = [(part, file) for part in TRUE[kind] for file in weight_files(place / part)]
     tensors = [Tensor(part, name, shape, dtype) for part, file in files for name, shape, dtype in _of_part(file)]
     facts = {"path": str(place), "form": "diffusers folder", "size": sum(file.stat().st_size for _, file in files), "family": family, "what": WORDS[family]}
     scheduler, said = read_json(place / "scheduler" / "scheduler_config.json"), place / "darkroom.json"

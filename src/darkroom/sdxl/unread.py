@@ -16,21 +16,17 @@ import torch
 from torch import nn
 
 from darkroom.errors import ModelError, OutputError
-from darkroom.files import whole_folder, write_json, write_text
 from darkroom.sdxl.adapters.places import Catalogue, Key
 from darkroom.sdxl.adapters.share import Ruler
-from darkroom.sdxl.checkpoint import _check, _schedule, marks, modelspec, predicts_v
+from darkroom.sdxl.checkpoint import check_pieces, marks, modelspec, predicts_v, schedule_of
 from darkroom.sdxl.configs import SCHEDULER, WORDS, Config, assemble, configs, folder_configs, modules, read_json
 from darkroom.sdxl.family import WORDS as WHAT
 from darkroom.sdxl.family import read_header
-from darkroom.sdxl.folder import _index, _stored, _write_words
+from darkroom.sdxl.folder import Tensors, write_tensors
 from darkroom.sdxl.layout import CLIP_L, Piece, layout
-from darkroom.sdxl.model import PICKLES, SDXL, _checked, _download
+from darkroom.sdxl.model import PICKLES, SDXL, checked, download
 from darkroom.sdxl.sources import Folder, Overlay, SingleFile, Source, VaeSource, open_source
 from darkroom.sdxl.stream import stream
-
-Tensors = Callable[[str, str], torch.Tensor]
-"""The tensor of (part, name): ("unet", "conv_in.weight")."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,10 +45,10 @@ class Unread:
         """
         place = Path(base)
         if not place.exists() and place.suffix.lower() not in (".safetensors", *PICKLES):
-            place = _download(str(base))
+            place = download(str(base))
         source = open_source(place)
         model = _of_folder(place, source) if isinstance(source, Folder) else _of_file(place, source, config)
-        return cls(place, source, _checked(replace(model, source=name or str(base))))
+        return cls(place, source, checked(replace(model, source=name or str(base))))
 
     @property
     def name(self) -> str:
@@ -127,10 +123,10 @@ def _of_file(place: Path, source: SingleFile, config: Path | None) -> SDXL:
     if ("text_encoder" in found) != is_base:
         raise ModelError(f"{place}: is an SDXL {'base' if is_base else 'refiner'}, and {config} configures the other one. Name the folder that belongs to it.")
     index = read_json(config / "model_index.json") if config else {}
-    scheduler = _schedule(read_json(config / "scheduler" / "scheduler_config.json") if config else dict(SCHEDULER), source.shapes, source.metadata)
+    scheduler = schedule_of(read_json(config / "scheduler" / "scheduler_config.json") if config else dict(SCHEDULER), source.shapes, source.metadata)
     model = _assembled(found, scheduler, config or WORDS, index.get("force_zeros_for_empty_prompt"))
     whose = str(config or ("SDXL 1.0" if is_base else "the SDXL refiner"))
-    _check(place, source.shapes, layout({**model.parts, "vae": model.vae}), whose)
+    check_pieces(place, source.shapes, layout({**model.parts, "vae": model.vae}), whose)
     model.files = {place.name: place}
     return model
 
@@ -148,7 +144,7 @@ def write_model(model: SDXL, tensors: Tensors, out: Path, dtype: torch.dtype, me
     if out.suffix == ".safetensors":
         _write_file(model, tensors, out, dtype, metadata)
     else:
-        _write_folder(model, tensors, out, dtype, metadata)
+        write_tensors(model, tensors, out, dtype, metadata)
 
 
 def _write_file(model: SDXL, tensors: Tensors, out: Path, dtype: torch.dtype, metadata: Mapping[str, str]) -> None:
@@ -165,36 +161,6 @@ def _write_file(model: SDXL, tensors: Tensors, out: Path, dtype: torch.dtype, me
 
     facts = modelspec(model.text_encoder is not None, model.resolution, out.stem, predicts_v(model.scheduler_config))
     stream(out, entries | dict.fromkeys(marked, (dtype, (0,))), tensor, facts | dict(metadata))
-
-
-def _write_folder(model: SDXL, tensors: Tensors, out: Path, dtype: torch.dtype, metadata: Mapping[str, str]) -> None:
-    with whole_folder(out) as folder:
-        for part, module in sorted({**model.parts, "vae": model.vae}.items()):
-            _write_part(folder / part, part, module, tensors, dtype)
-        for name in ("tokenizer", "tokenizer_2"):
-            if (tokenizer := getattr(model, name)) is not None:
-                _write_words(folder / name, tokenizer)
-        scheduler = {"_class_name": "EulerDiscreteScheduler"} | model.scheduler_config
-        write_json(folder / "scheduler" / "scheduler_config.json", scheduler)
-        write_json(folder / "model_index.json", _index(model, str(scheduler["_class_name"])))
-        if metadata:
-            write_json(folder / "darkroom.json", dict(metadata))
-
-
-def _write_part(folder: Path, part: str, module: nn.Module, tensors: Tensors, dtype: torch.dtype) -> None:
-    """As `folder.write_folder` writes a part, its tensors asked for one by one."""
-    is_text = part.startswith("text_encoder")
-    names = {_stored(name) if is_text else name: name for name in module.state_dict()}
-    entries = {stored: (dtype, tuple(module.state_dict()[name].shape)) for stored, name in names.items()}
-    folder.mkdir()
-    config: Any = module.config
-    if is_text:
-        facts = {key: value for key, value in config.to_dict().items() if not key.startswith("_")}
-        write_json(folder / "config.json", facts | {"dtype": str(dtype).removeprefix("torch."), "architectures": [type(module).__name__]})
-    else:
-        write_text(folder / "config.json", module.to_json_string())  # type: ignore[operator]
-    file = folder / ("model.safetensors" if is_text else "diffusion_pytorch_model.safetensors")
-    stream(file, entries, lambda stored: tensors(part, names[stored]), {"format": "pt"}, hashed=False)
 
 
 class Cast:

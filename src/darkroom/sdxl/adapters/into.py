@@ -14,7 +14,7 @@ from darkroom.errors import AdapterError
 from darkroom.sdxl.adapters.changes import Change
 from darkroom.sdxl.adapters.places import Catalogue, Key
 from darkroom.sdxl.adapters.share import Ruler, Share, check_shares, words
-from darkroom.sdxl.unread import Tensors
+from darkroom.sdxl.folder import Tensors
 
 
 class Dressed:
