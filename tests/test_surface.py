@@ -32,7 +32,7 @@ OPTIONS = {
     "dataset prepare": "--alpha --focus --held-out --json --masks --seed",
     "dataset shards": "--json --per-shard --to",
     "dataset unpack": "--json --to",
-    "train": "--base --check --images --json --out --set --subject",
+    "train": "--base --check --images --json --out --set --sidecar --subject",
     "resume": "--json",
     "generate": (
         "--adapter --adapters --again --base --batch --control --count --device --embedding --guidance --height --image --json --keep --language --mask "

@@ -56,6 +56,7 @@ def train_command(
     base: Annotated[str | None, typer.Option(help="pocket, a diffusers folder, a hub id or a .safetensors checkpoint.")] = None,
     out: Annotated[Path | None, typer.Option(metavar="RUN", help="The run folder to make. Default: runs/RECIPE-TRIGGER-N.")] = None,
     settings: Set = None,
+    sidecar: Annotated[float | None, typer.Option(metavar="WEIGHT", help="Also write A1111's side-car: activation text and this preferred weight.")] = None,
     check: Annotated[bool, typer.Option("--check", help="Show the whole preflight and stop before the first step.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -76,7 +77,7 @@ def train_command(
         if check:
             show({"preflight": prepared[1].facts}, ["Nothing was trained (--check). All of this would work."], as_json)
             return
-        run = run_training(loaded, out or _next_run(recipe, loaded.trigger), watcher, prepared)
+        run = run_training(loaded, out or _next_run(recipe, loaded.trigger), watcher, prepared, sidecar)
     _show_run(run, as_json)
 
 

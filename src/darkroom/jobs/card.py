@@ -66,7 +66,8 @@ def _opening(subject: Subject) -> Iterator[str]:
     if subject.base_model and subject.trained_on != subject.base_model:
         yield f"It was trained on `{subject.trained_on}` (weights {subject.facts.get('base_sha256', '')[:12]}), a model of that family, and is best there."
     if subject.recipe.trigger:
-        yield f'**Trigger word:** `{subject.recipe.trigger}`. It was taught as "{_plain(subject.recipe.template)}".'
+        where = " It is what pictures should **not** be: the word belongs into the negative prompt." if subject.recipe.negative else ""
+        yield f'**Trigger word:** `{subject.recipe.trigger}`. It was taught as "{_plain(subject.recipe.template)}".{where}'
 
 
 def _count(number: int, what: str) -> str:
@@ -82,14 +83,16 @@ def _gallery(subject: Subject) -> str:
 
 def _use(subject: Subject) -> Iterator[str]:
     name, weight = subject.name, subject.choices["weight"]
-    prompt = subject.recipe.template or subject.name
+    prompt, negative = words(subject)
+    below = f"\n\nand as negative prompt\n\n```\n{negative}\n```" if negative else ""
     yield "## How to use it"
     yield f"### diffusers\n\n```python\n{diffusers_code(subject)}\n```"
     if not subject.base_model:  # no other program has the pocket model
         return
     yield (
         f"### A1111 and its relatives\n\nPut `{name}.safetensors`, `{name}.json` and `{name}.png` into `models/Lora`. Then prompt\n\n"
-        f"```\n{prompt} <lora:{name}:{weight:g}>\n```\n\n`{name}.json` holds the trigger word and this weight: a click on the card puts them into the prompt."
+        f"```\n{prompt} <lora:{name}:{weight:g}>\n```{below}\n\n`{name}.json` holds the trigger word and this "
+        "weight: a click on the card puts them into the prompt."
     )
     clip = (
         f" and strength_clip to {weight:g}"
@@ -98,8 +101,15 @@ def _use(subject: Subject) -> Iterator[str]:
     )
     yield (
         f"### ComfyUI\n\nPut `{name}.safetensors` into `models/loras`, add the node *Load LoRA* behind *Load Checkpoint*, choose `{name}.safetensors`, set "
-        f"strength_model to {weight:g}{clip}, and prompt\n\n```\n{prompt}\n```"
+        f"strength_model to {weight:g}{clip}, and prompt\n\n```\n{prompt}\n```{below}"
     )
+
+
+def words(subject: Subject) -> tuple[str, str]:
+    """Prompt and negative prompt that show what the adapter does. A negative one is worn by both sides of guidance, and its word steers away."""
+    if subject.recipe.negative:
+        return "a photo of a cat", subject.recipe.template or subject.name
+    return subject.recipe.template or subject.name, ""
 
 
 def diffusers_code(subject: Subject) -> str:
@@ -107,7 +117,9 @@ def diffusers_code(subject: Subject) -> str:
     where, name, preview = subject.choices["repository"] or ".", _quoted(subject.name), subject.recipe.preview
     comment = "" if subject.choices["repository"] else "  # the folder of this file, or its OWNER/NAME on the hub"
     base = _quoted(subject.base_model) if subject.base_model else 'str(pocket.folder("base"))'
-    drawn = f"{_quoted(subject.recipe.template or subject.name)}, num_inference_steps={preview.steps}, guidance_scale={preview.guidance}"
+    prompt, negative = words(subject)
+    against = f", negative_prompt={_quoted(negative)}" if negative else ""
+    drawn = f"{_quoted(prompt)}{against}, num_inference_steps={preview.steps}, guidance_scale={preview.guidance}"
     return "\n".join([
         "import torch",
         *([] if subject.base_model else ["from darkroom import pocket"]),

@@ -18,15 +18,14 @@ from PIL import Image
 from darkroom.errors import DarkroomError, RecipeError, RunError
 from darkroom.files import sha256_file, whole_folder, write_json, write_text
 from darkroom.jobs.card import Shot, card
+from darkroom.jobs.label import on_hub, public_name, public_receipt, public_recipe, write_sidecar
 from darkroom.sampling.request import Request, read_request, save_png
 from darkroom.train.recipe import Recipe
 from darkroom.train.run import ADAPTER, Run
 
 SDXL_BASE = "stabilityai/stable-diffusion-xl-base-1.0"
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 LICENCE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
 MACHINE = ("gpu", "gpu_memory_mib", "cores")
-KEPT = ("darkroom", "python", "libraries", "device", "precision", "seed", "base_sha256", "pictures_sha256")
 
 
 @dataclass(frozen=True)
@@ -99,7 +98,7 @@ def _subject(asked: Export, run: Run, step: int, name: str, folder: Path) -> Sub
     recipe = run.recipe
     digest = sha256_file(folder / f"{name}.safetensors")
     trained_on = public_name(recipe.base)
-    base_model = asked.base_model or ("" if recipe.base == "pocket" else recipe.base if _on_hub(recipe.base) else SDXL_BASE)
+    base_model = asked.base_model or ("" if recipe.base == "pocket" else recipe.base if on_hub(recipe.base) else SDXL_BASE)
     verdicts, grid = _trial(asked.trial, digest, folder) if asked.trial else ((), "")
     return Subject(
         name, recipe, step, public_facts(run.facts, step, digest, trained_on), digest, trained_on, base_model, _pictures(run, step, name, folder),
@@ -107,30 +106,11 @@ def _subject(asked: Export, run: Run, step: int, name: str, folder: Path) -> Sub
     )  # fmt: skip
 
 
-def _on_hub(base: str) -> bool:
-    return bool(HUB_ID.fullmatch(base)) and not base.endswith(".safetensors") and not Path(base).exists()
-
-
-def public_name(base: str) -> str:
-    """A hub id as it is, the last word of a path."""
-    return base if base == "pocket" or _on_hub(base) else re.split(r"[/\\]", base.rstrip("/\\"))[-1]
-
-
-def public_recipe(recipe: Recipe, trained_on: str) -> Recipe:
-    """The recipe without folders of this machine: pictures are given with --images."""
-    data = recipe.data.model_copy(update={"images": ""})
-    return recipe.model_copy(update={"base": trained_on, "base_config": public_name(recipe.base_config) if recipe.base_config else "", "data": data})
-
-
 def public_facts(facts: dict[str, Any], step: int, adapter_sha256: str, trained_on: str) -> dict[str, Any]:
-    """The receipt with what others can check, and nothing of the machine's names: a list of what stays, not of what goes."""
-    preflight = facts.get("preflight", {})
+    """The receipt with what others can check, what it was made on and what came of it, and nothing of the machine's names."""
     return {
-        **{key: facts[key] for key in KEPT if key in facts},
-        "base": trained_on,
+        **public_receipt(facts, trained_on),
         "hardware": {key: value for key, value in facts.get("hardware", {}).items() if key in MACHINE},
-        "pictures": len(facts.get("pictures", ())),
-        "preflight": {key: preflight[key] for key in ("buckets", "upscaled", "batch_size", "accumulate", "steps", "epochs", "memory_mib") if key in preflight},
         "result": {key: value for key, value in facts.get("result", {}).items() if key != "adapter_sha256"},
         "adapter_step": step,
         "adapter_sha256": adapter_sha256,
@@ -186,11 +166,8 @@ def _trial(trial: Path, adapter_sha256: str, folder: Path) -> tuple[tuple[str, .
 
 
 def _write(asked: Export, subject: Subject, folder: Path) -> None:
-    from darkroom.sdxl.adapters.metadata import sidecar
-
     notes = f"Trained with Darkroom on {subject.trained_on}: {subject.facts['pictures']} pictures, {subject.step} steps. sha256 {subject.adapter_sha256}"
-    trigger = (subject.recipe.data.subject,) if subject.recipe.data.subject else ()
-    sidecar(folder / f"{subject.name}.safetensors", trigger, asked.weight, description=subject.recipe.about, notes=notes)
+    write_sidecar(folder / f"{subject.name}.safetensors", subject.recipe, asked.weight, notes)
     write_json(folder / "facts.json", subject.facts)
     write_text(folder / "recipe.toml", public_recipe(subject.recipe, subject.trained_on).to_toml())
     write_text(folder / "README.md", card(subject))

@@ -86,8 +86,9 @@ def _steps(recipe: Recipe, plan: Plan, step: int) -> dict[str, Any]:
 
 def _settings(recipe: Recipe, trainer: Trainer, model: SDXL) -> dict[str, Any]:
     return {
-        "seed": recipe.train.seed, "optimizer": recipe.optimizer.kind, "lr_scheduler": recipe.optimizer.schedule, "lr_warmup_steps": recipe.optimizer.warmup,
-        "min_snr_gamma": recipe.objective.min_snr or None, "noise_offset": recipe.objective.noise_offset or None, "clip_skip": None,
+        "seed": recipe.train.seed, "optimizer": recipe.optimizer.kind, "lr_scheduler": recipe.optimizer.schedule,
+        "lr_warmup_steps": recipe.optimizer.warm(trainer.plan.steps), "clip_skip": None,
+        "min_snr_gamma": recipe.objective.min_snr or None, "noise_offset": recipe.objective.noise_offset or None,
         "max_grad_norm": recipe.train.max_grad_norm, "gradient_checkpointing": recipe.train.gradient_checkpointing, "flip_aug": recipe.data.flip,
         "mixed_precision": MIXED[str(model.dtype).removeprefix("torch.")],
         "zero_terminal_snr": recipe.objective.zero_terminal_snr, "v_parameterization": trainer.schedule.prediction == "v_prediction",

@@ -64,11 +64,17 @@ def _held_out(recipe: Recipe) -> list[Photo]:
     return read_held_out(_images(recipe), recipe.template)
 
 
-def run_training(recipe: Recipe, out: Path, watcher: Watcher | None = None, prepared: tuple[SDXL, Plan] | None = None) -> Run:
-    """Train from the first step. Raises a DarkroomError; `Stopped` on Ctrl-C."""
+def run_training(
+    recipe: Recipe, out: Path, watcher: Watcher | None = None, prepared: tuple[SDXL, Plan] | None = None, sidecar: float | None = None
+) -> Run:  # fmt: skip
+    """Train from the first step; `sidecar` writes A1111's side-car with that preferred weight. Raises a DarkroomError; `Stopped` on Ctrl-C."""
     model, plan = prepared or prepare(recipe)
-    run = Run.create(out, recipe, receipt(recipe, model, plan))
-    return _go(run, recipe, model, plan, watcher or Silent())
+    run = _go(Run.create(out, recipe, receipt(recipe, model, plan)), recipe, model, plan, watcher or Silent())
+    if sidecar is not None:
+        from darkroom.jobs.label import write_sidecar
+
+        write_sidecar(run.folder / ADAPTER, recipe, sidecar)
+    return run
 
 
 def resume_training(folder: Path, watcher: Watcher | None = None) -> Run:

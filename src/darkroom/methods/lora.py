@@ -128,12 +128,12 @@ class LoRAttached:
         """kohya's names in sgm spelling, with an alpha for each module."""
         import torch
 
-        from darkroom.sdxl.formats import kohya_name
+        from darkroom.sdxl.formats import kohya_name, plain_blocks
 
         found = {}
-        layers = int(self.model.unet.config.layers_per_block)
+        layers, plain = int(self.model.unet.config.layers_per_block), plain_blocks(self.model.unet)
         for part, path, layer in self.layers():
-            name = kohya_name(part, path, layers)
+            name = kohya_name(part, path, layers, plain)
             found[f"{name}.lora_down.weight"] = layer.lora_A[self.name].weight.detach().to(dtype)
             found[f"{name}.lora_up.weight"] = layer.lora_B[self.name].weight.detach().to(dtype)
             found[f"{name}.alpha"] = torch.tensor(self.chosen[part, path][1], dtype=dtype)

@@ -80,8 +80,8 @@ class LyCORIS(Chosen):
                 found = starts.oft(weight, self.rank, self.algorithm == "boft", self.constraint, self.rescale)
                 if not found.learned["oft_blocks"].numel():
                     raise RecipeError(
-                        f"method.rank = {self.rank}: {'.'.join(key)} has {weight.shape[0]} outputs, and boft cuts them into a power of two of blocks with an even "
-                        f"side of at most the rank. {starts.smallest_side(weight.shape[0])}"
+                        f"method.rank = {self.rank}: {'.'.join(key)} has {weight.shape[0]} outputs, and boft cuts them into a power of two of blocks "
+                        f"with an even side of at most the rank. {starts.smallest_side(weight.shape[0])}"
                     )
             case "full":
                 found = starts.full(weight)
