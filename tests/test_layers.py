@@ -11,7 +11,9 @@ from typing import NamedTuple
 import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "darkroom"
-FLOORS = "errors values files device spec | prompt statistics | data sdxl metrics | methods sampling pocket captioning | train | jobs | evidence | cli web"  # house.md
+FLOORS = (  # house.md
+    "errors values files device spec | prompt statistics | data sdxl metrics | methods sampling pocket captioning | train | jobs | evidence | cli web"
+)
 RANK = {room: rank for rank, floor in enumerate(FLOORS.split("|")) for room in floor.split()}
 EXEMPT = {"darkroom", "darkroom.__main__"}  # the public names load from every floor on first use
 HEAVY = {"torch", "torchvision", "transformers", "diffusers", "peft", "accelerate", "safetensors.torch"}  # not below rank 2 at module level

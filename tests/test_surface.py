@@ -23,6 +23,7 @@ OPTIONS = {
         "--caption-column --column --failures --follow-links --jobs --json --licence-column --link --max-size --per-host --permanent --prefix --retries "
         "--retry --suffix --timeout --to"
     ),
+    "screen": "--checks --defaults --json --keep --largest --like --reject --set --show --smallest --undo --with --without",
     "caption": (
         "--again --batch --choose --device --dry-run --from --json --model --name --no-choose --only-missing --prefix --prompt --set --sidecars --subject "
         "--suffix --template --trigger --with"

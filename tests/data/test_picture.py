@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import sys
 import zlib
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from darkroom.data.picture import ENDINGS, MAX_PIXELS, read_picture
+from darkroom.data.picture import ENDINGS, MAX_PIXELS, read_picture, stated_dpi, upright_size
 from darkroom.errors import DatasetError
 
 SHARED = Path(__file__).parents[2].parent / "shared"
@@ -39,7 +40,9 @@ def pixel(path: Path) -> tuple[int, ...]:
 @pytest.mark.parametrize("ending", sorted(ENDINGS | {".JPG", ".PNG"}))
 def test_every_ending_that_is_promised_is_read(tmp_path: Path, ending: str) -> None:
     path = tmp_path / f"a{ending}"
-    Image.fromarray(NOISE).save(path)
+    if ending in (".heic", ".heif"):
+        pytest.importorskip("pillow_heif", reason="Pillow writes no HEIC without it").register_heif_opener()
+    Image.fromarray(NOISE).save(path, **({"format": "JPEG"} if ending == ".jfif" else {}))
     found = np.asarray(read_picture(path), float)
     assert found.shape == NOISE.shape
     if ending.lower() in (".png", ".bmp", ".tif", ".tiff"):
@@ -144,6 +147,113 @@ def test_of_several_pictures_in_one_file_the_first_is_read(tmp_path: Path) -> No
     with Image.open(tmp_path / "a.jpg") as opened:
         assert opened.format == "MPO"
     assert pixel(tmp_path / "a.jpg") == pytest.approx((200, 30, 30), abs=3)
+
+
+def stored(kind: str) -> bytes:
+    """NOISE in a way that only some programs write."""
+    cv2 = pytest.importorskip("cv2", reason="OpenCV is not here")
+    deep = NOISE[..., ::-1].astype(np.uint16) * 257 + 77
+    match kind:
+        case "16-bit colour png":
+            return bytes(cv2.imencode(".png", deep)[1])
+        case "16-bit colour tiff":
+            return bytes(cv2.imencode(".tif", deep)[1])
+        case "16-bit grey png":
+            return bytes(cv2.imencode(".png", deep[..., 0])[1])
+        case "progressive jpeg":
+            return bytes(cv2.imencode(".jpg", NOISE, [cv2.IMWRITE_JPEG_PROGRESSIVE, 1, cv2.IMWRITE_JPEG_QUALITY, 95])[1])
+        case "lossless webp":
+            return encoded(".webp", lossless=True)
+        case "cmyk jpeg":
+            buffer = io.BytesIO()
+            Image.fromarray(NOISE).resize((16, 12)).resize((64, 48)).convert("CMYK").save(buffer, "JPEG", quality=97)
+            return buffer.getvalue()
+        case "palette png":
+            buffer = io.BytesIO()
+            Image.fromarray(NOISE).quantize(200).save(buffer, "PNG")
+            return buffer.getvalue()
+        case _:
+            return encoded(".tif", compression=kind.removesuffix(" tiff"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "most"),
+    [
+        ("16-bit colour png", 1), ("16-bit colour tiff", 1), ("16-bit grey png", 1), ("progressive jpeg", 3), ("lossless webp", 0), ("cmyk jpeg", 4),
+        ("palette png", 0), ("tiff_lzw tiff", 0), ("packbits tiff", 0), ("tiff_adobe_deflate tiff", 0),
+    ],
+)  # fmt: skip
+def test_opencv_reads_the_same(tmp_path: Path, kind: str, most: int) -> None:
+    """Another decoder than Pillow, on the same bytes; both bring 16 bits to 8, and rounding may differ by one."""
+    cv2 = pytest.importorskip("cv2", reason="OpenCV is not here")
+    data = stored(kind)
+    (tmp_path / "a.png").write_bytes(data)
+    theirs = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)[..., ::-1].astype(int)
+    ours = np.asarray(read_picture(tmp_path / "a.png"), int)
+    assert ours.shape == theirs.shape and np.abs(ours - theirs).max() <= most
+
+
+def test_sixteen_bit_transparency_is_white(tmp_path: Path) -> None:
+    """Grey with alpha at 16 bits, written by hand: Pillow writes none."""
+    rows = b"".join(b"\0" + struct.pack(">4H", 0x8080, 0xFFFF, 0x8080, 0) for _ in range(2))
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 2, 2, 16, 4, 0, 0, 0))
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
+    assert np.asarray(read_picture(tmp_path / "a.png"))[0].tolist() == [[128] * 3, [255] * 3]
+
+
+def test_png_exif_behind_the_pixels_is_found_without_decoding_them(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(NOISE).save(tmp_path / "a.png", exif=exif)
+    data = (tmp_path / "a.png").read_bytes()
+    at = data.index(b"eXIf") - 4
+    length = struct.unpack(">I", data[at : at + 4])[0] + 12
+    block, rest = data[at : at + length], data[:at] + data[at + length :]
+    end = rest.rindex(b"IEND") - 4
+    (tmp_path / "b.png").write_bytes(rest[:end] + block + rest[end:])
+    with Image.open(tmp_path / "b.png") as opened:
+        assert upright_size(opened) == (48, 64)
+        assert opened.png is not None, "it was decoded"
+    assert (np.asarray(read_picture(tmp_path / "b.png")) == np.rot90(NOISE, -1)).all()
+
+
+@pytest.mark.parametrize(
+    ("ending", "dpi", "exif", "stated"),
+    [
+        (".jpg", (300, 300), None, 300), (".jpg", (72, 72), None, 72), (".jpg", None, None, 0), (".jpg", None, {0x010F: "a camera"}, 0),
+        (".jpg", None, {282: 72.0, 283: 72.0, 296: 2}, 0), (".jpg", None, {282: 240.0, 283: 240.0, 296: 2}, 240),
+        (".jpg", None, {282: 100.0, 283: 100.0, 296: 3}, 254), (".png", (96, 96), None, 96), (".png", None, None, 0), (".tif", (150, 150), None, 150),
+        (".bmp", (120, 120), None, 120), (".webp", None, None, 0),
+    ],
+)  # fmt: skip
+def test_only_dpi_that_was_stated_counts(tmp_path: Path, ending: str, dpi: Any, exif: dict[int, Any] | None, stated: float) -> None:
+    """EXIF's 72 is the standard's word for unknown; Pillow's own figure is 72 for every JPEG whose EXIF says nothing."""
+    options: dict[str, Any] = {"dpi": dpi} if dpi else {}
+    if exif is not None:
+        options["exif"] = Image.Exif()
+        for tag, value in exif.items():
+            options["exif"][tag] = value
+    Image.fromarray(NOISE).save(tmp_path / f"a{ending}", **options)
+    with Image.open(tmp_path / f"a{ending}") as opened:
+        assert round(stated_dpi(opened)) == stated
+
+
+def test_heic_without_its_plugin_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    (tmp_path / "a.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(64))
+    with pytest.raises(DatasetError, match=r"a\.heic: HEIC is read through pillow-heif: pip install pillow-heif"):
+        read_picture(tmp_path / "a.heic")
+
+
+@pytest.mark.parametrize(("values", "white"), [([0, 1000, 65535], 65535), ([0, 2**30, 2**31 - 1], 2**31 - 1)])
+def test_deep_integer_grey_is_scaled_by_its_depth(tmp_path: Path, values: list[int], white: int) -> None:
+    Image.fromarray(np.array([values], np.int32)).save(tmp_path / "a.tif")
+    found = np.asarray(read_picture(tmp_path / "a.tif"), float)[0, :, 0]
+    assert np.abs(found - np.array(values) / white * 255).max() <= 1
 
 
 @pytest.mark.parametrize("ending", FORMATS)

@@ -6,8 +6,29 @@ from pathlib import Path
 
 import torch
 
-BERT = "[PAD] [UNK] [CLS] [SEP] [MASK] a photo of cat dog red blue green on the sofa with hat asleep".split()
-CHAT = "<pad> <s> </s> <unk> <image> USER : ASSISTANT what is this a red blue green cat dog on the sofa".split()
+BERT = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "photo", "of", "cat", "dog", "red", "blue", "green", "on", "the", "sofa", "with", "hat", "asleep"]
+CHAT = [
+    "<pad>",
+    "<s>",
+    "</s>",
+    "<unk>",
+    "<image>",
+    "USER",
+    ":",
+    "ASSISTANT",
+    "what",
+    "is",
+    "this",
+    "a",
+    "red",
+    "blue",
+    "green",
+    "cat",
+    "dog",
+    "on",
+    "the",
+    "sofa",
+]
 TEMPLATE = (
     "{% for m in messages %}USER : {% for c in m['content'] %}{% if c['type'] == 'image' %}<image> {% else %}{{ c['text'] }} {% endif %}{% endfor %}"
     "{% endfor %}ASSISTANT"

@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import typer
 
 from darkroom import __version__
-from darkroom.cli import adapter, base, caption, collect, dataset, draw, files
+from darkroom.cli import adapter, base, caption, collect, dataset, draw, files, screen
 from darkroom.cli.show import Device, Json, Set, show
 from darkroom.errors import DarkroomError
 
@@ -27,6 +27,7 @@ app = typer.Typer(
 )  # fmt: skip
 
 app.command("collect")(collect.collect_command)
+app.command("screen")(screen.screen_command)
 app.command("caption")(caption.caption_command)
 app.add_typer(dataset.app)
 app.command("generate")(draw.generate_command)

@@ -4,46 +4,131 @@ from __future__ import annotations
 
 import struct
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, Literal
 
 from PIL import Image, UnidentifiedImageError
 
 from darkroom.errors import DatasetError
 
-ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
+ENDINGS = frozenset({".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".avif", ".heic", ".heif", ".bmp", ".tif", ".tiff"})
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "AVIF", "HEIF", "BMP", "TIFF")
 MAX_PIXELS = 178_956_970  # Pillow's own error limit: above it a file is taken for a decompression bomb
 ORIENTATION = 0x0112
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE,
     6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90,
 }  # fmt: skip
+WAY_OUT = "Take it out of the folder, or replace it with a whole copy."
+PLUGINS = {
+    ".heic": 'HEIC is read through pillow-heif: pip install pillow-heif, or save it as JPEG.',
+    ".heif": 'HEIF is read through pillow-heif: pip install pillow-heif, or save it as JPEG.',
+    ".avif": "AVIF is read by Pillow 11.3 and newer: pip install -U pillow, or save it as PNG.",
+}  # fmt: skip
+Fault = Literal["missing", "unreadable", "truncated", "bomb"]
+
+
+class BrokenPicture(DatasetError):
+    """A file that gives no picture; `fault` says of what kind."""
+
+    def __init__(self, fault: Fault, message: str) -> None:
+        super().__init__(message)
+        self.fault: Fault = fault
+
+    def __reduce__(self) -> tuple[type[BrokenPicture], tuple[Fault, str]]:
+        return BrokenPicture, (self.fault, str(self))  # it comes out of other processes
 
 
 def read_picture(path: Path) -> Image.Image:
-    """The picture as RGB, after EXIF rotation; transparent parts become white, 16-bit grey becomes 8-bit.
+    """The picture as RGB, after EXIF rotation; transparent parts become white, 16-bit grey becomes 8-bit. Of an animation it is the first frame.
 
-    Raises DatasetError where the file is missing, no picture, truncated, or larger than 179 megapixels.
+    Raises BrokenPicture where the file is missing, no picture, truncated, or larger than 179 megapixels.
     """
-    way_out = "Take it out of the folder, or replace it with a whole copy."
+    with opened(path) as picture:
+        picture.load()
+        turned = upright(picture)
+        turned.info = dict(picture.info)
+    return to_rgb(turned)
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Image.Image]:
+    """The open file, its header read and nothing decoded yet. What goes wrong inside is raised as BrokenPicture."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as opened:
-                if opened.width * opened.height > MAX_PIXELS:
-                    raise DatasetError(f"{path}: {opened.width} x {opened.height} pixels is more than {MAX_PIXELS:,}. Reduce it first.")
-                opened.load()
-                turn = TURNS.get(_orientation(opened))
-                upright = opened.copy() if turn is None else opened.transpose(turn)
-                upright.info = dict(opened.info)
+            warnings.simplefilter("ignore")  # of odd tags and of large pictures: the limit is ours
+            if path.suffix.lower() in (".heic", ".heif"):
+                _know_heif()
+            with Image.open(path, formats=decoders()) as picture:
+                if picture.width * picture.height > MAX_PIXELS:
+                    raise BrokenPicture("bomb", f"{path}: {picture.width} x {picture.height} pixels is more than {MAX_PIXELS:,}. Reduce it first.")
+                yield picture
     except UnidentifiedImageError:
-        raise DatasetError(f"{path}: is not a picture, whatever its name says. {way_out}") from None
+        why = PLUGINS.get(path.suffix.lower())
+        raise BrokenPicture("unreadable", f"{path}: {why or f'is not a picture, whatever its name says. {WAY_OUT}'}") from None
     except FileNotFoundError:
-        raise DatasetError(f"{path}: there is no such file.") from None
-    except Image.DecompressionBombError:
-        raise DatasetError(f"{path}: is larger than {MAX_PIXELS:,} pixels. Reduce it first.") from None
-    except (OSError, SyntaxError, ValueError, struct.error) as error:
-        raise DatasetError(f"{path}: cannot be read whole ({error}). {way_out}") from None
-    return to_rgb(upright)
+        raise BrokenPicture("missing", f"{path}: there is no such file.") from None
+    except Image.DecompressionBombError as error:
+        count = next((f"{int(word[1:]):,} pixels are" for word in str(error).split() if word[1:].isdigit()), "it has")
+        raise BrokenPicture("bomb", f"{path}: {count} more than {MAX_PIXELS:,}. Reduce it first.") from None
+    except (OSError, SyntaxError, ValueError, struct.error, EOFError, IndexError, OverflowError) as error:
+        raise BrokenPicture("truncated", f"{path}: cannot be read whole ({error}). {WAY_OUT}") from None
+
+
+def decoders() -> list[str]:
+    """The decoders that come near a stranger's file, as Pillow names them and as far as it has them: EPS's would start a program.
+
+    MPO is not named: Pillow opens it as JPEG, and finds out.
+    """
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]
+
+
+def _know_heif() -> None:
+    """Teach Pillow HEIC where the plugin is there; else the file is told of as unreadable, with the way out."""
+    try:
+        import pillow_heif  # type: ignore[import-not-found, unused-ignore]
+    except ImportError:
+        return
+    pillow_heif.register_heif_opener()
+
+
+def upright(picture: Image.Image) -> Image.Image:
+    """The decoded picture turned as its EXIF says, as a picture of its own."""
+    turn = TURNS.get(_orientation(picture))
+    return picture.copy() if turn is None else picture.transpose(turn)
+
+
+def frames(picture: Image.Image) -> int:
+    """How many pictures follow each other in the file. An MPO's second one is a preview or a depth map of the first, and is not counted."""
+    return 1 if picture.format == "MPO" else int(getattr(picture, "n_frames", 1))
+
+
+def stated_dpi(picture: Image.Image) -> float:
+    """Dots per inch that the file states, the smaller of the two directions; 0 where it states none.
+
+    Pillow's own `info["dpi"]` is 72 for JPEGs whose EXIF says nothing, so the tags are read here. 72 in EXIF is no statement either: it is what the standard
+    wants written where the resolution is unknown (Exif 2.32, tags 282 and 283).
+    """
+    if picture.format in ("JPEG", "MPO"):
+        unit, density = picture.info.get("jfif_unit", 0), picture.info.get("jfif_density", (0, 0))
+        if unit in (1, 2):
+            return float(min(density)) * (1.0 if unit == 1 else 2.54)
+        return _exif_dpi(picture)
+    found = picture.info.get("dpi", (0, 0))
+    return float(min(found)) if picture.format in ("PNG", "TIFF", "BMP") and found[0] else 0.0
+
+
+def _exif_dpi(picture: Image.Image) -> float:
+    try:
+        tags = picture.getexif()
+        across, down, unit = float(tags.get(282, 0)), float(tags.get(283, 0)), tags.get(296, 2)
+    except (ValueError, TypeError, SyntaxError, ZeroDivisionError, struct.error):
+        return 0.0
+    found = min(across, down or across) * (2.54 if unit == 3 else 1.0)
+    return 0.0 if unit not in (2, 3) or round(found) == 72 or found != found else found
 
 
 def upright_size(opened: Image.Image) -> tuple[int, int]:
@@ -51,12 +136,31 @@ def upright_size(opened: Image.Image) -> tuple[int, int]:
     return opened.size if _orientation(opened) < 5 else (opened.height, opened.width)
 
 
-def _orientation(opened: Image.Image) -> int:
+def _orientation(picture: Image.Image) -> int:
     """The EXIF tag alone: Pillow's exif_transpose re-writes all of EXIF, and fails on a file with one malformed tag elsewhere in it."""
     try:
-        return int(opened.getexif().get(ORIENTATION, 1))
+        if picture.format == "PNG" and getattr(picture, "png", None) is not None:
+            _find_png_exif(picture)
+            return int(Image.Image.getexif(picture).get(ORIENTATION, 1))
+        return int(picture.getexif().get(ORIENTATION, 1))
     except (ValueError, TypeError, SyntaxError, struct.error):
         return 1
+
+
+def _find_png_exif(picture: Image.Image) -> None:
+    """Put a PNG's EXIF into its `info` without decoding it: it may lie behind the pixels, and Pillow unpacks them all to get there, a bomb's too."""
+    file: IO[bytes] | None = getattr(picture, "fp", None)
+    if file is None or "exif" in picture.info:
+        return
+    place = file.tell()
+    file.seek(8)
+    while len(head := file.read(8)) == 8 and head[4:] != b"IEND":
+        length = struct.unpack(">I", head[:4])[0]
+        if head[4:] == b"eXIf":
+            picture.info["exif"] = b"Exif\0\0" + file.read(length)
+            break
+        file.seek(length + 4, 1)
+    file.seek(place)
 
 
 def to_rgb(picture: Image.Image) -> Image.Image:
@@ -67,6 +171,8 @@ def to_rgb(picture: Image.Image) -> Image.Image:
         largest = float(picture.getextrema()[1])  # type: ignore[arg-type]
         scale = 255.0 if largest <= 1 else 1.0 if largest <= 255 else 255 / 65535
         return picture.point(lambda value: value * scale + 0).convert("L").convert("RGB")
+    if picture.mode == "I" and picture.getextrema()[1] > 65535:  # type: ignore[operator]
+        return picture.point(lambda value: value / 8421504 + 0).convert("L").convert("RGB")  # 2^31 - 1 is white
     if picture.mode.startswith("I;16") or picture.mode == "I":
         return picture.convert("I").point(lambda value: value / 257).convert("L").convert("RGB")
     if picture.mode in ("LA", "PA", "RGBA", "RGBa", "La") or "transparency" in picture.info:

@@ -9,13 +9,13 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
-from darkroom.data.picture import MAX_PIXELS, upright_size
+from darkroom.data.picture import MAX_PIXELS, decoders, upright_size
 from darkroom.files import sha256_file
 
-READ = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "WEBP": ".webp", "BMP": ".bmp", "TIFF": ".tif"}
-"""What is read, as Pillow names it, and the ending it is written with. No other decoder comes near a stranger's file: EPS's would start a program."""
-OPENED = tuple(name for name in READ if name != "MPO")
-"""Pillow opens MPO as JPEG, and finds out."""
+READ = {
+    "JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "WEBP": ".webp", "GIF": ".gif", "AVIF": ".avif", "HEIF": ".heic", "BMP": ".bmp", "TIFF": ".tif",
+}  # fmt: skip
+"""What is read, as Pillow names it, and the ending it is written with."""
 LARGE = 16_000_000
 """Pixels above which pictures are decoded one at a time: the largest allowed takes 0.7 GB in memory."""
 NO_PICTURE = "no picture"
@@ -55,7 +55,7 @@ def prove(path: Path) -> Proof:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(path, formats=OPENED) as opened:
+            with Image.open(path, formats=decoders()) as opened:
                 if opened.width * opened.height > MAX_PIXELS:
                     raise Unusable(BOMB, f"{opened.width} x {opened.height} pixels; at most {MAX_PIXELS:,} are read")
                 width, height = upright_size(opened)

@@ -177,7 +177,11 @@ def _lowrank(adapter: Adapter, layout: Layout) -> dict[Key, LowRank]:
         if len({change.dora_scale is None for (owner, _), change in found.items() if owner == part}) > 1:
             _no_equal(adapter, layout, f"some modules of {part} are DoRA and some are not, and peft has one switch for them all")
     if adapter.embeddings:
-        _no_equal(adapter, layout, f"it bundles the embedding {next(iter(adapter.embeddings))!r}, and diffusers refuses a file with one: take it out with `adapter convert --unbundle`")
+        _no_equal(
+            adapter,
+            layout,
+            f"it bundles the embedding {next(iter(adapter.embeddings))!r}, and diffusers refuses files with one: take it out by `adapter convert --unbundle`",
+        )
     return found
 
 
