@@ -158,3 +158,15 @@ def test_in_doubt_it_is_asked(head: list[dict[str, str]], asked: Columns, said: 
 def test_the_first_rows_are_enough(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("url\n" + "a.png\n" * 5, encoding="utf-8")
     assert len(list(islice(records(tmp_path / "t.csv"), 3))) == 3
+
+
+def test_columns_of_bytes_are_named(tmp_path: Path) -> None:
+    """A table of Hugging Face's holds the picture itself beside its address: what is not read is told."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from darkroom.data.sources import Wanted, open_source
+
+    image = pa.array([{"bytes": b"x", "path": "a.png"}])
+    pq.write_table(pa.table({"url": ["http://127.0.0.1/a.png"], "image": image}), tmp_path / "a.parquet")
+    assert '"image" left out: it holds bytes' in open_source(tmp_path / "a.parquet", Wanted(), tmp_path / "to").told

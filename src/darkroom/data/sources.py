@@ -17,10 +17,10 @@ from darkroom.data.columns import LICENCES, Columns, choose
 from darkroom.data.names import safe, stem_of, stems_of
 from darkroom.data.picture import ENDINGS
 from darkroom.data.proof import Unusable
-from darkroom.data.tables import ROWS, Record, is_table, records
+from darkroom.data.tables import ROWS, Record, byte_columns, is_table, records
 from darkroom.errors import DatasetError
 
-SEEN = ENDINGS | {".jfif", ".jpe", ".gif", ".avif", ".heic", ".heif", ".tga", ".jp2", ".ico", ".psd", ".svg"}
+SEEN = ENDINGS | {".jpe", ".tga", ".jp2", ".ico", ".psd", ".svg"}
 """Endings of files that a person takes for pictures: those that are not read must fail by name, not be passed over."""
 
 
@@ -99,6 +99,7 @@ def _table(path: Path, wanted: Wanted) -> Source:
 
     parts = [f'pictures from "{columns.address}"', f'captions from "{columns.caption}"' if columns.caption else "no captions"]
     parts += [f'licences from "{columns.licence}"'] if columns.licence else []
+    parts += [f'"{name}" left out: it holds bytes, and pictures are fetched by address' for name in byte_columns(path)]
     return Source(str(path), safe(path.stem), count, items, f"{count:,} rows: {', '.join(parts)}")
 
 

@@ -188,6 +188,16 @@ def _parquet(path: Path) -> Iterator[Record]:
         raise DatasetError(f"{path}: is not Parquet: {error}. Write it again, or name another file.") from None
 
 
+def byte_columns(path: Path) -> list[str]:
+    """The columns of a Parquet file that are left out because they hold bytes; none of any other table."""
+    import pyarrow.parquet as pq
+
+    if path.suffix.lower() != ".parquet":
+        return []
+    with pq.ParquetFile(path) as file:
+        return [column.name for column in file.schema_arrow if _holds_bytes(column.type)]
+
+
 def _holds_bytes(kind: Any) -> bool:
     """Whether a column holds bytes (pictures inside the table, as Hugging Face's `Image` has them), which are no text."""
     import pyarrow.types as types

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from darkroom import __version__
+from darkroom.data.adopt import adopt
 from darkroom.data.dataset import Photo, content_hash, read_folder, read_held_out
+from darkroom.data.manifest import is_dataset
 from darkroom.device import hardware
 from darkroom.errors import RunError
 from darkroom.files import sha256_file, write_json
@@ -205,10 +207,17 @@ def receipt(recipe: Recipe, model: SDXL, plan: Plan) -> dict[str, Any]:
         "base_sha256": model.hash,
         "base_files": model.hashes,
         "pictures_sha256": content_hash(plan.photos),
+        **_dataset(recipe),
         "pictures": [_told(photo) for photo in {photo.path: photo for photo in plan.photos}.values()],
         "held_out": [_told(photo) for photo in plan.held_out],
         "preflight": plan.facts,
     }
+
+
+def _dataset(recipe: Recipe) -> dict[str, str]:
+    """The name of the dataset, as `darkroom dataset show` gives it; nothing for a plain folder, which `pictures_sha256` names."""
+    folder = Path(recipe.data.images)
+    return {"dataset": folder.name, "dataset_sha256": adopt(folder)[0].hash} if is_dataset(folder) else {}
 
 
 def _told(photo: Photo) -> dict[str, Any]:
