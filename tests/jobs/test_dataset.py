@@ -23,8 +23,9 @@ from darkroom.errors import DatasetError, ModelError, RecipeError
 from darkroom.files import sha256_file
 from darkroom.jobs.dataset import Preparation, lines, prepare
 from darkroom.jobs.dataset_page import render
-from darkroom.jobs.overview import View, count_tokens, overview
+from darkroom.jobs.overview import View, overview
 from darkroom.jobs.overview_text import lines as overview_lines
+from darkroom.jobs.tokens import count_tokens
 
 
 @pytest.fixture
@@ -183,14 +184,10 @@ def test_the_buckets_are_those_of_a_training(folder: Path) -> None:
 
 
 def test_tokens_are_counted_as_the_model_counts_them(model: Any) -> None:
-    from transformers import CLIPTokenizer
-
-    from darkroom import pocket
     from darkroom.sdxl.text import count_tokens as counted
 
     texts = ["", "a cat", "A CAT!!  with   blanks", "masterpiece, 1girl, (red hat:1.2)", "naïve café 猫 🐈", "word " * 200, "<|endoftext|> a"]
-    tokenizer = CLIPTokenizer.from_pretrained(pocket.folder() / "tokenizer_2")
-    assert count_tokens(tokenizer, texts) == {text: counted(model, text) for text in texts}
+    assert count_tokens(texts) == {text: counted(model, text) for text in texts}
 
 
 def test_small_pictures_are_not_enlarged_in_silence(folder: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import importlib
 import warnings
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -99,31 +98,6 @@ def whole_lora(catalogue: Catalogue, dora: bool = False, even: bool = True) -> A
     alphas = {"unet": 0.5, "text_encoder": 1.5, "text_encoder_2": 2.0}
     changes = {p.key: lowrank(p, 1 + n % 4, alphas[p.part] if even else (0.5, 1.5, 2.0)[n % 3], dora) for n, p in enumerate(places)}
     return Adapter(Path("made.safetensors"), "", changes, {"ss_steps": "7"}, catalogue=catalogue)
-
-
-@pytest.fixture(scope="module")
-def stock() -> Iterator[Callable[[Path], dict[tuple[str, str], torch.Tensor]]]:
-    """What stock diffusers adds to every weight for a file."""
-    from diffusers import StableDiffusionXLPipeline
-    from diffusers.utils import logging as talk
-
-    from darkroom import pocket
-
-    talk.set_verbosity_error()
-
-    def added(path: Path) -> dict[tuple[str, str], torch.Tensor]:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            pipe = StableDiffusionXLPipeline.from_pretrained(Path(pocket.resolve("pocket")))
-            parts = ("unet", "text_encoder", "text_encoder_2")
-            base = {(part, name): weight.clone() for part in parts for name, weight in getattr(pipe, part).state_dict().items()}
-            pipe.load_lora_weights(path.parent, weight_name=path.name)
-            pipe.fuse_lora(components=list(parts))
-            pipe.unload_lora_weights()
-        now = {(part, name): weight for part in parts for name, weight in getattr(pipe, part).state_dict().items()}
-        return {(part, name.removesuffix(".weight")): now[part, name] - base[part, name] for part, name in base if name.endswith(".weight")}
-
-    yield added
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,8 @@ from darkroom.data.crops import window
 from darkroom.data.manifest import Manifest, Row
 from darkroom.data.picture import read_picture
 from darkroom.errors import DatasetError
-from darkroom.jobs.overview import LIMIT, Overview
+from darkroom.jobs.overview import Overview
+from darkroom.jobs.tokens import CHUNK
 
 SHOWN = 8  # pictures of each bucket
 MOST = 120  # pictures on the page
@@ -58,7 +59,7 @@ def _tiles(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     counts, training = facts["counts"], facts["training"]
     lost = f"{training['lost']['mean']:.1%}" if training["lost"] else "-"
     numbers = {name: counts[key] for name, key in (("pictures", "pictures"), ("to learn from", "train"), ("held out", "held_out"), ("rejected", "rejected"))}
-    numbers |= {"groups of copies": facts["copies"]["clusters"], f"captions over {LIMIT} tokens": facts["captions"]["over"]}
+    numbers |= {"groups of copies": facts["copies"]["clusters"], f"captions over {CHUNK} tokens": facts["captions"]["over"]}
     return [*((f"{number:,}", name) for name, number in numbers.items()), (f"{len(training['buckets']):,}", "buckets"), (lost, "cut away by crops")]
 
 
@@ -70,7 +71,7 @@ def bars(counted: Mapping[str, int]) -> list[View]:
 
 def lengths_svg(lengths: Mapping[int, int]) -> Markup:
     """A histogram of caption lengths in tokens, with the line beyond which SDXL reads nothing."""
-    longest = max(LIMIT + 5, *lengths)
+    longest = max(CHUNK + 5, *lengths)
     step = math.ceil((longest + 1) / BARS / 5) * 5
     binned = Counter(dict.fromkeys(range(0, longest + 1, step), 0))
     for length, number in lengths.items():
@@ -79,10 +80,10 @@ def lengths_svg(lengths: Mapping[int, int]) -> Markup:
     parts = []
     for start, number in sorted(binned.items()):
         high = 100 * number / most
-        over = " over" if start > LIMIT else ""
+        over = " over" if start > CHUNK else ""
         text = Markup('<rect class="bar{}" x="{:.2f}%" width="{:.2f}%" y="{:.2f}%" height="{:.2f}%"><title>{} to {} tokens: {:,}</title></rect>')
         parts.append(text.format(over, 100 * start / end, max(0.5, 100 * step / end - 0.4), 100 - high, high, start, start + step - 1, number))
-    limit = Markup('<line class="limit" x1="{0:.2f}%" x2="{0:.2f}%" y1="0" y2="100%"/>').format(100 * LIMIT / end)
+    limit = Markup('<line class="limit" x1="{0:.2f}%" x2="{0:.2f}%" y1="0" y2="100%"/>').format(100 * CHUNK / end)
     ticks = Markup("").join(Markup('<text x="{:.2f}%" y="14">{}</text>').format(100 * at / end, at) for at in _ticks(end))
     bars_ = Markup('<svg class="plot" role="img" aria-label="Caption lengths in tokens">{}{}</svg>').format(Markup("").join(parts), limit)
     return bars_ + Markup('<svg class="axis" aria-hidden="true">{}</svg>').format(ticks)
@@ -90,7 +91,7 @@ def lengths_svg(lengths: Mapping[int, int]) -> Markup:
 
 def _ticks(end: int) -> list[int]:
     step = next(size for size in (5, 10, 25, 50, 100, 250, 500, 1000, 10**9) if end / size <= 8)
-    return sorted({*range(0, end, step), *([LIMIT] if all(abs(LIMIT - at) > end / 20 or at == LIMIT for at in range(0, end, step)) else [])})
+    return sorted({*range(0, end, step), *([CHUNK] if all(abs(CHUNK - at) > end / 20 or at == CHUNK for at in range(0, end, step)) else [])})
 
 
 def plane_svg(sizes: Sequence[tuple[int, int]], resolution: int) -> Markup:

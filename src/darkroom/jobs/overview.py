@@ -21,9 +21,9 @@ from darkroom.data.crops import Crop, placed
 from darkroom.data.manifest import ORIGINAL, Manifest, Row
 from darkroom.data.split import clusters
 from darkroom.errors import ModelError, RecipeError
+from darkroom.jobs.tokens import CHUNK, count_tokens
 from darkroom.jobs.watch import Silent, Watcher
 
-LIMIT = 75  # tokens of a caption that SDXL reads
 NAMED = 20  # files named of each kind; the figures count all
 TAGS = 100
 SIDES = (256, 512, 768, 1024, 1536, 2048)  # pixels of the shorter side, where one class ends and the next begins
@@ -65,7 +65,7 @@ def overview(folder: Path, view: View, watcher: Watcher | None = None) -> Overvi
         "rejected_for": _reasons(manifest.rows),
         "sizes": _sizes(manifest.kept),
         "formats": dict(Counter(row.format or "unreadable" for row in manifest.rows).most_common()),
-        "captions": _captions(manifest.kept, _tokenizer(view.base)),
+        "captions": _captions(manifest.kept, view.base),
         "tags": _tags(manifest.kept),
         "copies": _copies(manifest.rows),
         "training": _training(manifest.kept, fits, view) | {"smaller_bucket": smaller, "resolution": resolution, "bucket_step": step, "crop": view.crop},
@@ -166,27 +166,8 @@ def spread(values: Sequence[float]) -> Facts | None:
     return {"least": ordered[0], "median": middle, "mean": sum(ordered) / len(ordered), "most": ordered[-1]}
 
 
-def _tokenizer(base: str) -> Any:
-    """CLIP's words: of a local folder, else pocket's, which are SDXL 1.0's own (without torch)."""
-    from transformers import CLIPTokenizer
-
-    folder = Path(pocket.resolve(base)) if base else Path()
-    own = bool(base) and (folder / "tokenizer_2").is_dir()
-    return CLIPTokenizer.from_pretrained((folder if own else pocket.folder()) / "tokenizer_2")
-
-
-def count_tokens(tokenizer: Any, captions: Iterable[str]) -> dict[str, int]:
-    """Tokens of each caption without the two marks at its ends, as `sdxl.text.count_tokens` counts them."""
-    unique = sorted(set(captions))
-    found: dict[str, int] = {}
-    for start in range(0, len(unique), 1000):
-        part = unique[start : start + 1000]
-        found |= {caption: len(ids) - 2 for caption, ids in zip(part, tokenizer(part, truncation=False, verbose=False).input_ids, strict=True)}
-    return found
-
-
-def _captions(rows: Sequence[Row], tokenizer: Any) -> Facts:
-    tokens = count_tokens(tokenizer, (row.caption for row in rows if row.caption))
+def _captions(rows: Sequence[Row], base: str) -> Facts:
+    tokens = count_tokens((row.caption for row in rows if row.caption), base)
     lengths = [tokens[row.caption] for row in rows if row.caption]
     longest = sorted((row for row in rows if row.caption), key=lambda row: -tokens[row.caption])[:NAMED]
     return {
@@ -195,10 +176,10 @@ def _captions(rows: Sequence[Row], tokenizer: Any) -> Facts:
         "without": sum(not row.caption for row in rows),
         "different": len(tokens),
         "tokens": spread(lengths),
-        "over": sum(length > LIMIT for length in lengths),
-        "limit": LIMIT,
+        "over": sum(length > CHUNK for length in lengths),
+        "limit": CHUNK,
         "by_length": dict(sorted(Counter(lengths).items())),
-        "longest": [{"file": row.file, "tokens": tokens[row.caption], "caption": row.caption} for row in longest if tokens[row.caption] > LIMIT],
+        "longest": [{"file": row.file, "tokens": tokens[row.caption], "caption": row.caption} for row in longest if tokens[row.caption] > CHUNK],
     }
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from darkroom.data.captions import class_folders, orphans
 from darkroom.data.manifest import ORIGINAL, Manifest
-from darkroom.jobs.caption.tokens import CHUNK, lengths
+from darkroom.jobs.tokens import over
 
 Facts = dict[str, Any]
 SHOWN = 10
@@ -20,7 +20,7 @@ def table(manifest: Manifest) -> Facts:
     for name in sorted({by for row in kept for by, text in row.captions.items() if text}):
         texts = [row.captions[name] for row in kept if row.captions.get(name)]
         used = sum((row.chosen or ORIGINAL) == name and bool(row.caption) for row in kept)
-        rows.append({"by": name, "pictures": len(texts), "learned_from": used, "over_75_tokens": sum(count > CHUNK for count in lengths(texts))})
+        rows.append({"by": name, "pictures": len(texts), "learned_from": used, "over_75_tokens": over(texts)})
     examples = [{"file": row.file, "by": row.chosen or ORIGINAL, "caption": row.caption} for row in kept if row.caption][:5]
     return {"pictures": len(kept), "without": sum(not row.caption for row in kept), "by": rows, "examples": examples} | _around(manifest)
 

@@ -20,7 +20,7 @@ from darkroom.errors import DarkroomError, DatasetError, ModelError
 from darkroom.files import sha256_bytes
 from darkroom.jobs.caption.journal import Journal
 from darkroom.jobs.caption.sidecars import Sidecars
-from darkroom.jobs.caption.tokens import CHUNK, lengths
+from darkroom.jobs.tokens import over
 from darkroom.jobs.watch import Silent, Watcher
 from darkroom.spec import Spec
 
@@ -206,5 +206,5 @@ def _facts(manifest: Manifest, wanted: Captioning, outcome: Outcome, skipped: in
     examples = [{"file": file, "caption": texts[file], "before": rows[file].captions.get(ORIGINAL, "")} for file in list(texts)[:EXAMPLES]]
     return {
         "name": wanted.key, "captioned": len(texts), "skipped": skipped, "failed": outcome.failed,
-        "over_75_tokens": sum(count > CHUNK for count in lengths(list(texts.values()))), "examples": examples,
+        "over_75_tokens": over(texts.values()), "examples": examples,
     }  # fmt: skip
