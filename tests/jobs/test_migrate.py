@@ -9,6 +9,8 @@ import tomllib
 import pytest
 
 from darkroom.cli.files import import_diffusers_command, import_kohya_command
+from darkroom.data.kohya import WORDING
+from darkroom.data.wording import Wording
 from darkroom.errors import OutputError
 from darkroom.jobs.migrate import import_diffusers, import_kohya, lines
 from darkroom.jobs.migrate.convert import split_prompt
@@ -114,8 +116,8 @@ def test_a_dreambooth_command_is_the_same_training(tmp_path):
 def test_the_cat_tutorial(shared, tmp_path):
     text = next((shared / "seeds").glob("003_*.txt")).read_text(encoding="utf-8", errors="replace")
     plain, prior = (import_diffusers(command) for command in re.findall(r"```python\n(.*?)```", text, re.DOTALL))
-    assert plain.counts() == {"mapped": 17, "implied": 1, "no_equal": 3, "unknown": 0}
-    assert prior.counts() == {"mapped": 17, "implied": 1, "no_equal": 8, "unknown": 0}
+    assert plain.counts() == {"mapped": 18, "implied": 1, "no_equal": 2, "unknown": 0}
+    assert prior.counts() == {"mapped": 18, "implied": 1, "no_equal": 7, "unknown": 0}
     for imported, length, accumulate, every in ((plain, "500 steps", 4, "25 epochs"), (prior, "1000 steps", 2, "1250 steps")):
         recipe = loads(imported, tmp_path)
         assert (str(recipe.train.length), recipe.train.accumulate, str(recipe.preview.every)) == (length, accumulate, every)
@@ -140,6 +142,11 @@ def test_the_cat_tutorial(shared, tmp_path):
         ("--optimizer prodigy --learning_rate 1 --prodigy_decouple False", "optimizer.decouple", True),  # bool("False") is True, there too
         ("--optimizer prodigy --learning_rate 1 --train_text_encoder --text_encoder_lr 0.5", "method.text_rate", 1.0),
         ("--center_crop --resolution 768", "data.bucket_step", 768),
+        ("--center_crop", "data.crop", "centre"),
+        ("--resolution 768", "data.crop", "random"),  # that script crops at random unless it is told otherwise
+        ("--resolution 768", "data.enlarge", True),
+        ("--random_flip", "data.flip", True),
+        ("--use_dora", "method.dora", True),
         ("--max_train_st 9", "train.length", "9 steps"),  # argparse takes an unambiguous beginning
         ("--adam_beta1 0.8", "optimizer.betas", [0.8, 0.999]),
     ],
@@ -197,6 +204,8 @@ def test_the_gui(tmp_path):
     file.write_text(json.dumps(GUI | {"train_data_dir": str(tmp_path / "img")}), encoding="utf-8")
     imported = import_kohya(file)
     recipe = loads(imported, tmp_path)
+    assert (recipe.method.conv_rank, recipe.method.conv_alpha, recipe.data.enlarge, recipe.data.crop) == (32, 16.0, True, "centre")
+    assert (recipe.data.wording.shuffle, recipe.data.wording.keep_tags) == (True, 1)
     assert recipe.data.images.endswith("10_TOK cat") and recipe.data.subject == "TOK cat" and recipe.template == "TOK cat"
     assert (str(recipe.train.length), str(recipe.train.save_every), str(recipe.preview.every)) == ("40 epochs", "10 epochs", "100 steps")
     assert (recipe.method.rank, recipe.method.alpha, recipe.method.feed_forward, recipe.method.convolution) == (32, 16.0, True, True)
@@ -302,6 +311,73 @@ def test_sd_scripts_objective_is_ours(tmp_path):
     assert (found.timesteps.kind, found.timesteps.low, found.timesteps.high) == ("uniform", 100, 900)
     assert (recipe.optimizer.schedule, recipe.optimizer.floor, recipe.optimizer.warmup) == ("cosine", 0.1, 0.1)
     assert "no_equal" not in {outcome for key, outcome in outcomes(imported).items() if key not in ("learning_rate", "caption_extension")}
+
+
+def test_sd_scripts_wording_is_ours(tmp_path):
+    shuffled = ("shuffle_caption = true", "keep_tokens = 2", 'caption_separator = ";"', "caption_tag_dropout_rate = 0.25", 'caption_suffix = "4k"')
+    imported, recipe = settings(tmp_path, *shuffled, 'caption_prefix = "TOK;"')
+    assert recipe.data.wording == Wording(shuffle=True, keep_tags=1, separator=";", tag_dropout=0.25, prefix="TOK;", suffix="4k"), (
+        "keep_tokens counts the prefix"
+    )
+    assert {outcomes(imported)[key] for key in WORDING if key in outcomes(imported)} == {"mapped"}
+    imported, recipe = settings(tmp_path, *shuffled, 'keep_tokens_separator = "|||"')
+    assert (recipe.data.wording.keep_separator, recipe.data.wording.keep_tags) == ("|||", 2)
+    imported, recipe = settings(tmp_path, "keep_tokens = 2", 'keep_tokens_separator = "|||"')
+    assert recipe.data.wording == Wording() and row(imported, "keep_tokens_separator").outcome == "implied", "without shuffling the mark stays there too"
+
+
+@pytest.mark.parametrize(
+    ("prefix", "suffix", "mark", "keep"),
+    [
+        ("", "", "", 0),
+        ("", "", "", 2),
+        ("TOK", "4k", "", 1),
+        ("TOK, x,", "", "", 2),
+        ("TOK |||", "", "|||", 0),
+        ("TOK |||", "||| 4k", "|||", 3),
+        ("", "", "|||", 1),
+    ],
+)
+def test_wording_keeps_what_sd_scripts_keeps(tmp_path, prefix, suffix, mark, keep):
+    """With every loose tag left out, what remains of a caption is what sd-scripts' process_caption keeps in its place."""
+    from darkroom.data.wording import worded
+
+    caption = "a ||| b, c, d" if mark and mark not in prefix else "a, b, c, d"
+    lines_ = [f'{key} = "{text}"' for key, text in (("caption_prefix", prefix), ("caption_suffix", suffix), ("keep_tokens_separator", mark)) if text]
+    _, recipe = settings(tmp_path, "shuffle_caption = true", "caption_tag_dropout_rate = 1.0", f"keep_tokens = {keep}", *lines_)
+    whole = " ".join(part for part in (prefix, caption, suffix) if part)
+    if mark:
+        front, _, rest = whole.partition(mark)
+        kept = [*front.split(","), *rest.partition(mark)[2].split(",")]
+    else:
+        kept = [*whole.split(",")[:keep], *([prefix] if prefix and not keep else []), *([suffix] if suffix else [])]  # here prefix and suffix stay always
+    found = worded({}, caption, recipe.data.wording, 0, 0, "x")
+    assert " ".join(found.replace(",", " ").split()) == " ".join(",".join(kept).replace(",", " ").split())
+
+
+@pytest.mark.parametrize(
+    ("lines_", "enlarge", "outcome"),
+    [
+        (["enable_bucket = true"], True, None),
+        (["enable_bucket = true", "bucket_no_upscale = true"], False, "mapped"),
+        (["bucket_no_upscale = true"], True, "implied"),  # without buckets sd-scripts enlarges always
+        (["bucket_no_upscale = false"], True, "mapped"),
+    ],
+)
+def test_small_pictures_are_enlarged_where_sd_scripts_enlarges_them(tmp_path, lines_, enlarge, outcome):
+    imported, recipe = settings(tmp_path, *lines_, "random_crop = true")
+    assert recipe.data.enlarge is enlarge and outcomes(imported).get("bucket_no_upscale") == outcome and recipe.data.crop == "random"
+
+
+def test_masks_and_held_out_pictures_are_the_datasets(tmp_path):
+    imported, recipe = settings(
+        tmp_path, "masked_loss = true", 'conditioning_data_dir = "m"', "validation_split = 0.1", "validate_every_n_epochs = 2", 'train_data_dir = "p"'
+    )
+    assert recipe.objective.unmasked_weight == 0.0 and str(recipe.validation.every) == "2 epochs"
+    assert any("darkroom dataset prepare p --masks m" in text for text in imported.todo) and any("--held-out 0.1" in text for text in imported.todo)
+    assert row(imported, "conditioning_data_dir").outcome == row(imported, "validation_split").outcome == "no_equal"
+    imported, recipe = settings(tmp_path, "alpha_mask = true")
+    assert recipe.objective.unmasked_weight == 0.0 and any("--alpha" in text for text in imported.todo)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import tomllib
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from darkroom.errors import RecipeError
 from darkroom.jobs.migrate import diffusers_options as d
 from darkroom.jobs.migrate import import_diffusers, import_kohya
 from darkroom.jobs.migrate import kohya_options as k
@@ -63,6 +64,38 @@ UNLIKELY = {"v2", "use_8bit_adam", "use_lion_optimizer", "dataset_config", "is_r
 KOHYA = {name: option for name, option in k.TRAIN.items() if name not in UNLIKELY | k.NETWORK | k.SUBSETS} | {
     name: k.table(f"{name} str")[name] for name in sorted({*k.IMPLIED, *k.LACKING} - k.TRAIN.keys() - k.NETWORK - k.SUBSETS)
 }
+
+
+BLOCKS = [",".join(["8"] * 23), ",".join(str(n % 9) for n in range(23))]
+ARGUMENTS = {
+    "algo": ["lora", "loha", "LoKr", "ia3", "dylora", "diag-oft", "boft", "full", "glora"], "preset": ["full", "attn-only", "unet-only", "ia3", "mine.toml"],
+    "conv_dim": ["0", "4", "8"], "conv_alpha": ["0", "1", "8"], "factor": ["-1", "0", "8"], "constraint": ["0", "0.1"], "block_size": ["2"], "unit": ["1", "2"],
+    "down_lr_weight": ["cosine+.25", "1,1,0,0.5"], "mid_lr_weight": ["1,0.5,1"], "up_lr_weight": ["linear"], "block_lr_zero_threshold": ["0", "0.1"],
+    "module_dropout": ["0", "0.1", "1"], "decompose_both": ["False"],
+} | dict.fromkeys(("block_dims", "conv_block_dims", "block_alphas", "conv_block_alphas"), BLOCKS)  # fmt: skip
+NETWORKS = ["networks.lora", "lycoris.kohya", "networks.dylora", "networks.lora_fa", "networks.loha", "networks.lokr", "networks.oft"]
+
+
+@settings(max_examples=60)
+@given(
+    st.sampled_from(NETWORKS),
+    st.fixed_dictionaries(
+        {}, optional={name: st.sampled_from(ARGUMENTS.get(name, ["True", "False"] if name in k.LYCORIS else ["0", "0.5"])) for name in k.NETWORK}
+    ),
+    st.sampled_from(
+        [{}, {"text_encoder_lr": [1e-5, 0.0]}, {"network_train_text_encoder_only": True}, {"optimizer_type": "Prodigy", "text_encoder_lr": [1.0, 0.5]}]
+    ),
+)
+def test_every_argument_of_a_network_ends_in_one_row(tmp_path_factory, module, arguments, others):
+    file = tmp_path_factory.getbasetemp() / "network.json"
+    said = {"network_module": module, "network_dim": 8, "network_args": [f"{name}={value}" for name, value in arguments.items()]} | others
+    try:
+        file.write_text(json.dumps(said), encoding="utf-8")
+        imported = import_kohya(file)
+    except RecipeError as error:  # a preset without text encoders, and the U-Net switched off
+        assert "left untrained" in str(error)
+        return
+    exactly_once(imported, {f"network_args {name}" for name in arguments} | others.keys())
 
 
 @settings(max_examples=60)

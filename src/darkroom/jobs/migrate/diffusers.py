@@ -97,15 +97,14 @@ def _pictures(ledger: Ledger, dreambooth: bool) -> None:
         else:
             ledger.lack("caption_column", "metadata.jsonl is read here under text and under caption: rename the column")
     resolution = ledger["resolution"]
-    ledger.map("resolution", "data.resolution", resolution)
+    ledger.map("resolution", "data.resolution", resolution, "small pictures are enlarged to it, as there (data.enlarge)")
     ledger.put("data.bucket_step", resolution)  # one square bucket, as that script has it
+    ledger.put("data.enlarge", True)
     if ledger["center_crop"]:
-        ledger.map("center_crop", "data.bucket_step", resolution, "one square bucket, cut about the centre")
+        ledger.map("center_crop", "data.crop", "centre", f"of one square bucket: data.bucket_step = {resolution}; 0 gives many")
     else:
-        why = (
-            f"every picture is cut to a square there, at a place drawn once; here about the centre. data.bucket_step = {resolution} is one bucket; 0 gives many"
-        )
-        ledger.lack("center_crop", why, even_left_out=True)
+        anew = "drawn anew in each epoch rather than once; " if dreambooth else ""
+        ledger.map("center_crop", "data.crop", "random", f"{anew}of one square bucket: data.bucket_step = {resolution}; 0 gives many")
     ledger.map("random_flip", "data.flip", bool(ledger["random_flip"]), "drawn anew each time rather than once" if ledger["random_flip"] else "")
     ledger.map("train_batch_size", "data.batch_size", ledger["train_batch_size"])
 
@@ -115,6 +114,10 @@ def _method(ledger: Ledger, dreambooth: bool) -> None:
     ledger.map("rank", "method.rank", rank, "with method.alpha the same, as that script has it")
     ledger.put("method.alpha", float(rank))
     ledger.put("method.attention", True)
+    if dreambooth and ledger["use_dora"]:
+        ledger.map("use_dora", "method.dora", True)
+    else:
+        ledger.imply("use_dora", "off, as here")
     text = bool(ledger["train_text_encoder"])
     why = "here fc1 and fc2 of the encoders' blocks are changed too, which that script leaves alone" if text else ""
     ledger.map("train_text_encoder", "method.text_encoders", text, why)

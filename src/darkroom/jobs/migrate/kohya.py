@@ -10,11 +10,12 @@ from typing import Any
 from darkroom.errors import RecipeError
 from darkroom.jobs.migrate import convert, kohya_gui
 from darkroom.jobs.migrate.kohya_dataset import Dataset, read_dataset
+from darkroom.jobs.migrate.kohya_method import idle, method
 from darkroom.jobs.migrate.kohya_objective import objective
 from darkroom.jobs.migrate.kohya_optimizer import optimizer
-from darkroom.jobs.migrate.kohya_options import IMPLIED, KNOWN, LACKING, NETWORK, NEUTRAL, SUBSETS, TRAIN
-from darkroom.jobs.migrate.kohya_parts import method, previews
+from darkroom.jobs.migrate.kohya_options import DEPRECATED, IMPLIED, KNOWN, LACKING, NETWORK, NEUTRAL, SUBSETS, TRAIN
 from darkroom.jobs.migrate.kohya_pictures import pictures
+from darkroom.jobs.migrate.kohya_previews import previews, validation
 from darkroom.jobs.migrate.options import defaults, read
 from darkroom.jobs.migrate.report import Imported, Ledger, Row, finish
 
@@ -93,11 +94,12 @@ def _expand(ledger: Ledger, key: str) -> None:
     parts = convert.arguments(read(_option("list"), ledger.given.pop(key), key))
     if not parts:
         ledger.note(ledger.shown(key), "", "implied", why="empty: not set")
-    for name, value in parts.items():
+    for said, value in parts.items():
+        name = DEPRECATED.get(said, said)
         if name in ledger.given:
-            ledger.note(f"{key} {name}", value, "implied", why=f"{ledger.shown(name)} counts")
+            ledger.note(f"{key} {said}", value, "implied", why=f"{ledger.shown(name)} counts")
         else:
-            ledger.given[name], ledger.names[name] = value, f"{key} {name}"
+            ledger.given[name], ledger.names[name] = value, f"{key} {said}"
 
 
 def _option(kind: str) -> Any:
@@ -154,9 +156,12 @@ def _convert(ledger: Ledger, dataset: Dataset, whole: bool = True) -> Imported:
         ledger.todo.append(
             "A dataset configuration says nothing of the training: method, rates and length are Darkroom's own. Import the config_file for those."
         )
-    implied = {key: why for key, why in IMPLIED.items() if key != "prior_loss_weight" or not ledger["reg_data_dir"]}
-    lacking = dict(LACKING) | ({"prior_loss_weight": "regularisation pictures are no recipe's (yet)"} if ledger["reg_data_dir"] else {})
-    ledger.sweep(implied, lacking, NEUTRAL)
+    validation(ledger, repeats)
+    if ledger["reg_data_dir"]:
+        ledger.lack("prior_loss_weight", "regularisation pictures are no recipe's (yet)")
+    unused = idle(ledger) if whole else {}
+    implied = {key: why for key, why in IMPLIED.items() if key != "prior_loss_weight" or not ledger["reg_data_dir"]} | unused
+    ledger.sweep(implied, {key: why for key, why in LACKING.items() if key not in unused}, NEUTRAL)
     return finish(ledger, dict.fromkeys(KNOWN))
 
 

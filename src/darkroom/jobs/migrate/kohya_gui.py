@@ -38,8 +38,9 @@ ANYWAY = {
     "lowvram": "sd-scripts has no such option any more", "no_token_padding": "sd-scripts has no such option any more", "save_as_bool": "it is the form's",
     "use_wandb": "nothing is sent anywhere", "weights": "it is the form's", "sdxl": "Darkroom trains SDXL alone",
 }  # fmt: skip
-UNSET_ZERO = ("max_train_epochs", "max_train_steps", "save_every_n_epochs", "save_every_n_steps", "sample_every_n_epochs", "sample_every_n_steps", "seed",
-              "conv_dim", "conv_alpha")  # fmt: skip
+UNSET_ZERO = (
+    "max_train_epochs", "max_train_steps", "save_every_n_epochs", "save_every_n_steps", "sample_every_n_epochs", "sample_every_n_steps", "seed",
+)  # fmt: skip
 
 
 def is_gui(tree: dict[str, Any]) -> bool:

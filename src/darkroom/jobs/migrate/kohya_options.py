@@ -23,9 +23,26 @@ network_alpha float 1
 network_train_unet_only flag
 network_train_text_encoder_only flag
 conv_dim int
-conv_alpha float 1
+conv_alpha float
 algo str
-preset str
+preset str full
+dora_wd flag
+factor int -1
+decompose_both str
+train_on_input flag
+constraint float 0
+rescaled flag
+block_size int
+unit int
+module_dropout float 0
+down_lr_weight str
+mid_lr_weight str
+up_lr_weight str
+block_lr_zero_threshold float 0
+block_dims str
+block_alphas str
+conv_block_dims str
+conv_block_alphas str
 optimizer_type str
 use_8bit_adam flag
 use_lion_optimizer flag
@@ -73,9 +90,24 @@ bucket_reso_steps int 64
 caption_extension str .caption
 caption_extention str
 caption_dropout_rate float 0
-flip_aug flag
+caption_tag_dropout_rate float 0
+caption_prefix str
+caption_suffix str
+caption_separator str ,
 shuffle_caption flag
 keep_tokens int 0
+keep_tokens_separator str
+flip_aug flag
+random_crop flag
+bucket_no_upscale flag
+masked_loss flag
+alpha_mask flag
+conditioning_data_dir str
+validation_split float 0
+validation_seed int
+validate_every_n_steps int
+validate_every_n_epochs int
+max_validation_steps int
 dataset_repeats int 1
 v2 flag
 image_dir str
@@ -121,9 +153,6 @@ IMPLIED = {
     "network_multiplier": "an adapter is learned at its full strength",
     "dynamo_backend": "compiling changes speed alone",
     "torch_compile": "compiling changes speed alone",
-    "caption_separator": "tags are not taken apart",
-    "secondary_separator": "tags are not taken apart",
-    "keep_tokens_separator": "tags are not taken apart",
     "prior_loss_weight": "no regularisation pictures are learned from",
     "huggingface_repo_type": "nothing is uploaded while it trains",
     "huggingface_path_in_repo": "nothing is uploaded while it trains",
@@ -133,17 +162,19 @@ IMPLIED = {
     "logit_mean": "for Stable Diffusion 3 alone",
     "logit_std": "for Stable Diffusion 3 alone",
     "mode_scale": "for Stable Diffusion 3 alone",
+    "bypass_mode": "whether the change is computed beside the weight or within it changes nothing but rounding",
     "no_metadata": "an adapter always says what it is",
 }
 
 _CARD = "the model card and the header are written by Darkroom: `darkroom export` has options of its own"
-_BLOCK = "every block has the same rank and rate (yet)"
 _KEEP = "every checkpoint is kept: delete what you do not need"
 _LOG = "log.jsonl in the run folder holds the figures of every step; nothing is sent anywhere"
 _CURVE = "schedules here are constant, linear, cosine, cosine_with_restarts, polynomial and rex"
 _NOISE = "its strength is the same at every step"
-_CROP = "pictures are covered and cut about the centre"
-_TAGS = "captions are learned whole and in their order (yet)"
+_WARM = "all tags are shown from the first step on"
+_DROP = "of dropouts there is the one of whole modules alone: module_dropout"
+_PLUS = "both halves of a layer learn at one rate (yet)"
+_BUCKETS = "buckets have at most resolution squared pixels and sides of at most 2 to 1"
 
 LACKING = {
     "output_dir": "a recipe names no folder to write to: give it with `darkroom train RECIPE --out FOLDER`",
@@ -159,18 +190,16 @@ LACKING = {
     "save_model_as": "adapters are .safetensors", "use_safetensors": "adapters are .safetensors",
     "save_n_epoch_ratio": "a checkpoint is kept every so many steps or epochs: see train.save_every",
     "network_weights": "a training starts from fresh layers (yet)", "dim_from_weights": "give method.rank",
-    "network_dropout": "LoRA has no dropout here (yet)", "rank_dropout": "LoRA has no dropout here (yet)", "module_dropout": "LoRA has no dropout here (yet)",
-    "dropout": "LoRA has no dropout here (yet)", "rank_dropout_scale": "LoRA has no dropout here (yet)",
+    "network_dropout": _DROP, "rank_dropout": _DROP, "dropout": _DROP, "rank_dropout_scale": _DROP,
     "scale_weight_norms": "weights are not held to a norm (yet)", "base_weights": "merge it into the base first",
     "base_weights_multiplier": "merge it into the base first", "cpu_offload_checkpointing": "activations are computed twice rather than moved",
-    "down_lr_weight": _BLOCK, "mid_lr_weight": _BLOCK, "up_lr_weight": _BLOCK, "block_lr_zero_threshold": _BLOCK, "block_dims": _BLOCK,
-    "block_alphas": _BLOCK, "conv_block_dims": _BLOCK, "conv_block_alphas": _BLOCK, "block_lr": _BLOCK,
-    "loraplus_lr_ratio": "both halves of a layer learn at one rate (yet)", "loraplus_unet_lr_ratio": "both halves of a layer learn at one rate (yet)",
-    "loraplus_text_encoder_lr_ratio": "both halves of a layer learn at one rate (yet)", "train_norm": "norm layers are left alone",
-    "dora_wd": "DoRA is no method here (yet)", "bypass_mode": "the change is computed beside the layer always", "factor": "for LoKr alone",
-    "use_cp": "convolutions are not decomposed further", "use_tucker": "convolutions are not decomposed further", "use_scalar": "there is no further factor",
-    "decompose_both": "for LoKr alone", "train_on_input": "for (IA)^3 alone", "constraint": "for OFT alone", "rescaled": "for OFT alone",
-    "block_size": "for DyLoRA alone", "unit": "for DyLoRA alone",
+    "block_lr": "it is of sdxl_train.py, which changes the whole U-Net; method.rates says rates by place",
+    "loraplus_lr_ratio": _PLUS, "loraplus_unet_lr_ratio": _PLUS, "loraplus_text_encoder_lr_ratio": _PLUS,
+    "train_norm": "norm layers are left alone", "use_cp": "convolutions are not decomposed further",
+    "use_tucker": "convolutions are not decomposed further", "use_scalar": "there is no further factor",
+    "full_matrix": "give a method.rank that is larger than any layer, such as 100000: LoKr's second factor is then whole",
+    "wd_on_output": "DoRA learns the norm of each output, not of each input", "unbalanced_factorization": "LoKr's smaller factor is on both sides the smaller",
+    "rs_lora": "the change is scaled by alpha / rank: multiply method.alpha by the square root of the rank for that",
     "lr_scheduler_type": _CURVE, "lr_scheduler_args": _CURVE, "lr_decay_steps": _CURVE, "lr_scheduler_timescale": _CURVE,
     "fused_backward_pass": "all is stepped at once", "fused_optimizer_groups": "all is stepped at once",
     "max_token_length": "captions are cut after 75 tokens (yet); `darkroom train --check` names those that are",
@@ -178,19 +207,16 @@ LACKING = {
     "fp8_base_unet": "weights are not held in 8 bits (yet)", "blocks_to_swap": "blocks are not swapped (yet)",
     "ip_noise_gamma_random_strength": _NOISE, "noise_offset_random_strength": _NOISE,
     "scale_v_pred_loss_like_noise_pred": "min-SNR is the weighting here",
-    "v_pred_like_loss": "no such term is added", "masked_loss": "masks are not read (yet)", "alpha_mask": "masks are not read (yet)",
-    "conditioning_data_dir": "masks are not read (yet)", "weighted_captions": "weights in captions are learned as words (yet)",
-    "caption_prefix": "write it into the captions", "caption_suffix": "write it into the captions", "enable_wildcard": _TAGS,
-    "caption_dropout_every_n_epochs": "captions are dropped by chance alone: data.wording.dropout", "caption_tag_dropout_rate": _TAGS,
-    "token_warmup_min": _TAGS, "token_warmup_step": _TAGS, "color_aug": "colours are left alone", "face_crop_aug_range": _CROP, "random_crop": _CROP,
+    "v_pred_like_loss": "no such term is added", "weighted_captions": "weights in captions are learned as words (yet)",
+    "secondary_separator": "tags are parted at one mark; this one stays in the captions as it is, where there it holds tags together and becomes a separator",
+    "enable_wildcard": "nothing is drawn from {a|b} or from lines; of several captions one is drawn with data.wording.mix",
+    "caption_dropout_every_n_epochs": "captions are dropped by chance alone: data.wording.dropout",
+    "token_warmup_min": _WARM, "token_warmup_step": _WARM, "color_aug": "colours are left alone",
+    "face_crop_aug_range": 'no crop changes its size by chance; `darkroom dataset prepare --focus` finds faces, and data.crop = "subject" keeps to them',
     "resize_interpolation": "pictures are resized with Lanczos", "custom_attributes": "not used for SDXL",
-    "min_bucket_reso": "buckets have at most resolution squared pixels and sides of at most 2 to 1", "dataset_class": "pictures come from a folder",
-    "max_bucket_reso": "buckets have at most resolution squared pixels and sides of at most 2 to 1",
-    "bucket_no_upscale": "small pictures are enlarged to their bucket; `darkroom train --check` counts them",
+    "min_bucket_reso": _BUCKETS, "max_bucket_reso": _BUCKETS, "dataset_class": "pictures come from a folder",
     "reg_data_dir": "regularisation pictures are no recipe's (yet): only your own are learned from",
-    "validation_seed": "no loss on held-out pictures is computed: put them to a trial", "validation_split": "keep pictures out, and put them to a trial",
-    "validate_every_n_steps": "no loss on held-out pictures is computed", "validate_every_n_epochs": "no loss on held-out pictures is computed",
-    "max_validation_steps": "no loss on held-out pictures is computed", "deepspeed": "one process trains", "zero_stage": "one process trains",
+    "deepspeed": "one process trains", "zero_stage": "one process trains",
     "offload_optimizer_device": "one process trains", "offload_param_device": "one process trains",
     "zero3_init_flag": "one process trains", "offload_optimizer_nvme_path": "one process trains", "offload_param_nvme_path": "one process trains",
     "zero3_save_16bit_model": "one process trains", "fp16_master_weights_and_gradients": "what is learned stays in float32",
@@ -203,21 +229,25 @@ LACKING = {
 
 NEUTRAL = {
     "max_token_length": (75, "75"), "save_model_as": ("safetensors",), "token_warmup_min": (1, "1"),
-    "min_bucket_reso": (256, "256"), "max_bucket_reso": (1024, "1024"),
-    "zero_stage": (2,), "resize_interpolation": ("lanczos",), "factor": (-1, "-1"),
-    "unit": (1, "1"), "train_on_input": (True,), "use_safetensors": (True,),
+    "zero_stage": (2,), "resize_interpolation": ("lanczos",),
+    "use_safetensors": (True,), "wd_on_output": (True, "True", "true"),
 }  # fmt: skip
 
 CANONICAL = {"batch_size": "train_batch_size", "num_repeats": "dataset_repeats"}
+DEPRECATED = {"constrain": "constraint", "use_conv_cp": "use_cp"}
+"""Old names of LyCORIS' arguments."""
 KNOWN = {*TRAIN, *IMPLIED, *LACKING}
-NETWORK = set(
-    words(
-        "conv_dim conv_alpha algo preset rank_dropout module_dropout dropout rank_dropout_scale down_lr_weight mid_lr_weight up_lr_weight "
-        "block_lr_zero_threshold block_dims block_alphas conv_block_dims conv_block_alphas loraplus_lr_ratio loraplus_unet_lr_ratio "
-        "loraplus_text_encoder_lr_ratio train_norm dora_wd bypass_mode factor use_cp use_tucker use_scalar decompose_both train_on_input constraint "
-        "rescaled block_size unit "
-    )
+BLOCKS = words("down_lr_weight mid_lr_weight up_lr_weight block_lr_zero_threshold block_dims block_alphas conv_block_dims conv_block_alphas")
+LYCORIS = words(
+    "algo preset dora_wd decompose_both train_on_input constraint rescaled block_size bypass_mode train_norm use_cp use_tucker use_scalar full_matrix "
+    "wd_on_output unbalanced_factorization rs_lora rank_dropout_scale"
 )
-"""What sd-scripts knows in network_args alone."""
+"""What LyCORIS knows, and sd-scripts' own modules do not."""
+NETWORK = {
+    *BLOCKS,
+    *LYCORIS,
+    *words("conv_dim conv_alpha rank_dropout module_dropout dropout loraplus_lr_ratio loraplus_unet_lr_ratio loraplus_text_encoder_lr_ratio factor unit"),
+}
+"""What is known in network_args alone."""
 SUBSETS = {"image_dir", "class_tokens", "is_reg", "metadata_file", "custom_attributes", "network_multiplier"}
 """What it knows in a dataset configuration alone."""

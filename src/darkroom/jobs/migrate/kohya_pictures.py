@@ -1,11 +1,14 @@
-"""What sd-scripts' settings say of the pictures: their folder, repeats, captions and buckets."""
+"""What sd-scripts' settings say of the pictures: their folder, repeats, sizes, crops and masks."""
 
 from __future__ import annotations
 
 from darkroom.errors import RecipeError
 from darkroom.jobs.migrate import convert
+from darkroom.jobs.migrate.kohya_captions import captions
 from darkroom.jobs.migrate.kohya_dataset import dreambooth_folders
 from darkroom.jobs.migrate.report import Ledger
+
+MASKED = "nothing is learned outside of a mask, as there; but the mean is over the mask alone, so that a small subject counts as much as a large one"
 
 
 def pictures(ledger: Ledger, whole: bool) -> int:
@@ -24,8 +27,8 @@ def pictures(ledger: Ledger, whole: bool) -> int:
         ledger.map("train_batch_size", "data.batch_size", ledger["train_batch_size"])
     _buckets(ledger)
     ledger.map("flip_aug", "data.flip", bool(ledger["flip_aug"]))
-    ledger.map("caption_dropout_rate", "data.wording.dropout", float(ledger["caption_dropout_rate"]))
-    _captions(ledger)
+    captions(ledger)
+    _masks(ledger)
     return repeats
 
 
@@ -90,26 +93,39 @@ def _buckets(ledger: Ledger) -> None:
         ledger.imply("enable_bucket", "pictures go to buckets, as here")
         ledger.map("bucket_reso_steps", "data.bucket_step", ledger["bucket_reso_steps"])
     else:
-        ledger.map("enable_bucket", "data.bucket_step", side, "one square bucket: every picture is cut to it about the centre")
+        ledger.map("enable_bucket", "data.bucket_step", side, "one square bucket, which every picture is enlarged or reduced to and cut to")
         ledger.imply("bucket_reso_steps", "there are no buckets there")
+    _enlarging(ledger)
+    random = bool(ledger["random_crop"])
+    ledger.map("random_crop", "data.crop", "random" if random else "centre", "" if random else "about the centre")
 
 
-def _captions(ledger: Ledger) -> None:
-    key = "caption_extention" if ledger["caption_extention"] else "caption_extension"
-    ending = str(ledger[key])
-    if key == "caption_extention":
-        ledger.imply("caption_extension", "caption_extention counts")
-    match ending.lower():
-        case ".txt":
-            ledger.imply(key, "NAME.txt is read here too; all its lines rather than the first")
-        case ".caption":
-            why = "NAME.caption is read here, but NAME.txt as well, which sd-scripts ignores then: no caption is ignored in silence"
-            ledger.lack(key, why, even_left_out=True)
-        case _:
-            ledger.lack(key, "captions are read from NAME.txt and NAME.caption: rename the files, or move those away that must not be read")
-    if ledger["shuffle_caption"]:
-        ledger.lack("shuffle_caption", "captions are learned in their order (yet)")
-        ledger.lack("keep_tokens", "captions are learned in their order (yet): every token is kept in its place")
+def _enlarging(ledger: Ledger) -> None:
+    """sd-scripts enlarges small pictures unless it is told not to, and always where it has no buckets."""
+    kept = bool(ledger["enable_bucket"] and ledger["bucket_no_upscale"])
+    if kept:
+        why = "small pictures go to the nearest of a few smaller sizes; there each gets a size of its own, both sides cut down to the step"
+        ledger.map("bucket_no_upscale", "data.enlarge", False, why)
+    elif ledger["bucket_no_upscale"]:
+        ledger.put("data.enlarge", True)
+        ledger.imply("bucket_no_upscale", "without enable_bucket it counts for nothing there: small pictures are enlarged")
     else:
-        ledger.imply("shuffle_caption", "off, as here")
-        ledger.imply("keep_tokens", "it has an effect only where captions are shuffled")
+        ledger.map("bucket_no_upscale", "data.enlarge", True, "small pictures are enlarged, as there")
+
+
+def _masks(ledger: Ledger) -> None:
+    """masked_loss and alpha_mask say what a mask weighs; the masks themselves are the dataset's."""
+    for key in ("masked_loss", "alpha_mask"):
+        if ledger[key]:
+            ledger.map(key, "objective.unmasked_weight", 0.0, MASKED)
+        else:
+            ledger.imply(key, "off: nothing is masked")
+    folder = ledger["conditioning_data_dir"] if ledger["masked_loss"] else None
+    pictures = ledger.recipe["data"]["images"] or "FOLDER"
+    if folder:
+        ledger.lack("conditioning_data_dir", "masks are the dataset's, not the recipe's: bring them there with `darkroom dataset prepare --masks`")
+        ledger.todo.append(f"Bring the masks to the pictures: `darkroom dataset prepare {pictures} --masks {folder}`.")
+    else:
+        ledger.imply("conditioning_data_dir", "without masked_loss it is ControlNet's")
+    if ledger["alpha_mask"] and not folder:
+        ledger.todo.append(f"Take the masks from the pictures' transparency: `darkroom dataset prepare {pictures} --alpha`.")

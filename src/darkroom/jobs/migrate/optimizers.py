@@ -79,10 +79,8 @@ def argument(ours: str, value: Any) -> Any:
 
 
 def one_rate(ledger: Ledger, name: str) -> None:
-    """A self-setting optimizer has one rate: what was another for the text encoders is told, and a small one warned of."""
-    if ledger.recipe["method"].get("text_rate", 1.0) != 1.0:
-        ledger.put("method.text_rate", 1.0)
-        _retell(ledger, "method.text_rate", "no_equal", f"{name} finds one rate for all that is learned: method.text_rate = 1.0")
+    """A self-setting optimizer has one rate: what was another for a part is told, and a small one warned of."""
+    _level(ledger, "no_equal", f"{name} finds one rate for all that is learned")
     if ledger.recipe["optimizer"]["rate"] < 0.1:
         ledger.todo.append(
             f"{name} finds its rate, and optimizer.rate is a factor on it that should be about 1: {ledger.recipe['optimizer']['rate']:g} is small."
@@ -92,10 +90,23 @@ def one_rate(ledger: Ledger, name: str) -> None:
 def relative_steps(ledger: Ledger) -> None:
     """Adafactor with relative steps takes no notice of a rate, in sd-scripts as here."""
     ledger.put("optimizer.rate", 1.0)
-    _retell(ledger, "optimizer.rate", "implied", "Adafactor's relative steps set the rate, there as here")
-    if ledger.recipe["method"].get("text_rate", 1.0) != 1.0:
+    why = "Adafactor's relative steps set the rate, there as here"
+    _retell(ledger, "optimizer.rate", "implied", why)
+    _level(ledger, "implied", why)
+
+
+def _level(ledger: Ledger, outcome: Any, why: str) -> None:
+    """Every part at the one rate; what a rate of 0 keeps as it is stays so."""
+    method = ledger.recipe["method"]
+    if method.get("text_rate", 1.0) != 1.0 or "text_rate_2" in method:
+        method.pop("text_rate_2", None)
         ledger.put("method.text_rate", 1.0)
-        _retell(ledger, "method.text_rate", "implied", "Adafactor's relative steps set the rate, there as here")
+        _retell(ledger, "method.text_rate", outcome, f"{why}: method.text_rate = 1.0")
+    if any(method.get("rates", {}).values()):
+        kept = {word: rate for word, rate in method.pop("rates").items() if not rate}
+        if kept:
+            ledger.put("method.rates", kept)
+        _retell(ledger, "method.rates", outcome, why + (": places of rate 0 are left as they are, the others have the one rate" if kept else ""))
 
 
 def _retell(ledger: Ledger, target: str, outcome: Any, why: str) -> None:
