@@ -64,14 +64,11 @@ def read_folder(folder: Path, template: str) -> list[Photo]:
     A caption is the row's chosen one, or what lies beside the picture, else `template`. A picture that was not screened is decoded once to prove it whole.
     Raises DatasetError for an unreadable picture (all of them are named), and for two sources that disagree.
     """
-    return _of_manifest(folder, template) if is_dataset(folder) else _of_folder(folder, template)
+    return read_learned(adopt(folder)[0], template) if is_dataset(folder) else _of_folder(folder, template)
 
 
-def read_held_out(folder: Path, template: str) -> list[Photo]:
-    """The kept rows that a dataset with a manifest holds out; none of a plain folder. Raises DatasetError as `read_folder` does."""
-    if not is_dataset(folder):
-        return []
-    manifest, _ = adopt(folder)
+def read_held_out(manifest: Manifest, template: str) -> list[Photo]:
+    """The kept rows that a dataset holds out. Raises DatasetError as `read_folder` does."""
     return _photos(manifest, [row for row in manifest.kept if row.split == "held_out"], template)
 
 
@@ -89,14 +86,16 @@ def _of_folder(folder: Path, template: str) -> list[Photo]:
         captions = {ORIGINAL: caption} if caption else {}
         photos.append(Photo(path, caption or template, source, sha256_file(path), *size, captions, repeats=found.repeats.get(path.name, 1)))
     _refuse(broken)
-    orphans = sorted(p for p in folder.iterdir() if p.suffix.lower() in SIDECARS and p.stem not in {photo.path.stem for photo in photos})
+    stems = {photo.path.stem for photo in photos}
+    orphans = sorted(p for p in folder.iterdir() if p.suffix.lower() in SIDECARS and p.stem not in stems)
     if len(orphans) > 0 and any(photo.caption_source == "the subject" for photo in photos):
         raise DatasetError(f"{orphans[0]}: captions no picture of the folder. Give it the picture's name, or take it out: no caption is ignored in silence.")
     return photos
 
 
-def _of_manifest(folder: Path, template: str) -> list[Photo]:
-    manifest, _ = adopt(folder)
+def read_learned(manifest: Manifest, template: str) -> list[Photo]:
+    """The kept rows of a dataset that are not held out. Raises DatasetError as `read_folder` does."""
+    folder = manifest.folder
     rows = [row for row in manifest.kept if row.split != "held_out"]
     if not rows:
         raise DatasetError(f"{folder}: none of {len(manifest.rows)} pictures is left to learn from. See why with `darkroom screen {folder} --show`.")

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from darkroom import __version__
 from darkroom.data.adopt import adopt
-from darkroom.data.dataset import Photo, content_hash, read_folder, read_held_out
-from darkroom.data.manifest import is_dataset
+from darkroom.data.dataset import Photo, content_hash, read_folder, read_held_out, read_learned
+from darkroom.data.manifest import Manifest, is_dataset
 from darkroom.device import hardware
 from darkroom.errors import RunError
 from darkroom.files import sha256_file, write_json
@@ -44,12 +44,14 @@ class Stopped(KeyboardInterrupt):
 
 def prepare(recipe: Recipe) -> tuple[SDXL, Plan]:
     """The model and the plan: the whole preflight. Raises a DarkroomError for whatever cannot work."""
-    photos = read_folder(_images(recipe), recipe.template)  # before the model: a mistake in the pictures is told at once
-    held_out = _held_out(recipe)
+    folder = _images(recipe)
+    manifest = adopt(folder)[0] if is_dataset(folder) else None
+    photos = read_learned(manifest, recipe.template) if manifest else read_folder(folder, recipe.template)  # before the model: a mistake is told at once
+    held_out = _held_out(recipe, manifest)
     model = open_base(recipe.base, recipe.device, recipe.train.precision, recipe.base_config)
     from darkroom.train.preflight import plan
 
-    return model, plan(recipe, photos, model, held_out)
+    return model, plan(recipe, photos, model, held_out, manifest.hash if manifest else "")
 
 
 def _images(recipe: Recipe) -> Path:
@@ -60,10 +62,10 @@ def _images(recipe: Recipe) -> Path:
     return Path(recipe.data.images)
 
 
-def _held_out(recipe: Recipe) -> list[Photo]:
+def _held_out(recipe: Recipe, manifest: Manifest | None) -> list[Photo]:
     if recipe.validation.pictures:
         return read_folder(Path(recipe.validation.pictures), recipe.template)
-    return read_held_out(_images(recipe), recipe.template)
+    return read_held_out(manifest, recipe.template) if manifest else []
 
 
 def run_training(
@@ -207,17 +209,11 @@ def receipt(recipe: Recipe, model: SDXL, plan: Plan) -> dict[str, Any]:
         "base_sha256": model.hash,
         "base_files": model.hashes,
         "pictures_sha256": content_hash(plan.photos),
-        **_dataset(recipe),
+        **({"dataset": Path(recipe.data.images).name, "dataset_sha256": plan.dataset} if plan.dataset else {}),
         "pictures": [_told(photo) for photo in {photo.path: photo for photo in plan.photos}.values()],
         "held_out": [_told(photo) for photo in plan.held_out],
         "preflight": plan.facts,
     }
-
-
-def _dataset(recipe: Recipe) -> dict[str, str]:
-    """The name of the dataset, as `darkroom dataset show` gives it; nothing for a plain folder, which `pictures_sha256` names."""
-    folder = Path(recipe.data.images)
-    return {"dataset": folder.name, "dataset_sha256": adopt(folder)[0].hash} if is_dataset(folder) else {}
 
 
 def _told(photo: Photo) -> dict[str, Any]:

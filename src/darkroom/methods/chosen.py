@@ -12,6 +12,7 @@ from darkroom.errors import RecipeError, did_you_mean
 from darkroom.spec import Spec
 
 if TYPE_CHECKING:  # torch is imported by the functions: reading a recipe must cost nothing
+    import torch
     from torch import nn
 
     from darkroom.sdxl.model import SDXL
@@ -74,6 +75,20 @@ class Chosen(Spec):
         for key, parameter in parameters:
             groups.setdefault(self.rate(key), []).append(parameter)
         return [{"params": members, "lr": rate * multiple, "name": f"x{multiple:g}"} for multiple, members in groups.items()]
+
+
+def kept(named: Iterable[tuple[Key, str, nn.Parameter]]) -> dict[str, torch.Tensor]:
+    """Full-precision copies on the host, by name: what an exact resume needs."""
+    return {name: parameter.detach().cpu().clone() for _, name, parameter in named}
+
+
+def put_back(named: Iterable[tuple[Key, str, nn.Parameter]], state: Mapping[str, torch.Tensor]) -> None:
+    """The values that `kept` gave, into the parameters."""
+    import torch
+
+    with torch.no_grad():
+        for _, name, parameter in named:
+            parameter.copy_(state[name])
 
 
 def longest(table: Mapping[str, T], name: str, otherwise: T) -> T:

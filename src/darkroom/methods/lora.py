@@ -13,7 +13,7 @@ from pydantic import Field
 
 from darkroom.device import generator
 from darkroom.errors import RecipeError
-from darkroom.methods.chosen import Chosen, Key, check_words, longest
+from darkroom.methods.chosen import Chosen, Key, check_words, kept, longest, put_back
 
 if TYPE_CHECKING:  # torch is imported by the functions: reading a recipe must cost nothing
     import torch
@@ -114,15 +114,11 @@ class LoRAttached:
 
     def state(self) -> dict[str, torch.Tensor]:
         """Full-precision weights by name."""
-        return {name: parameter.detach().cpu().clone() for _, name, parameter in self._named()}
+        return kept(self._named())
 
     def load_state(self, state: dict[str, torch.Tensor]) -> None:
         """Put back what `state` gave."""
-        import torch
-
-        with torch.no_grad():
-            for _, name, parameter in self._named():
-                parameter.copy_(state[name])
+        put_back(self._named(), state)
 
     def tensors(self, dtype: torch.dtype) -> dict[str, torch.Tensor]:
         """kohya's names in sgm spelling, with an alpha for each module."""

@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn import functional
 
 from darkroom.device import generator
-from darkroom.methods.chosen import Chosen, Key
+from darkroom.methods.chosen import Chosen, Key, kept, put_back
 from darkroom.sdxl.adapters.changes import Change
 from darkroom.sdxl.adapters.layouts import Adapter, tensors_in
 from darkroom.sdxl.adapters.places import Catalogue
@@ -105,13 +105,11 @@ class Woven:
 
     def state(self) -> dict[str, torch.Tensor]:
         """Full-precision tensors by name."""
-        return {name: parameter.detach().cpu().clone() for _, name, parameter in self._named()}
+        return kept(self._named())
 
     def load_state(self, state: dict[str, torch.Tensor]) -> None:
         """Put back what `state` gave."""
-        with torch.no_grad():
-            for _, name, parameter in self._named():
-                parameter.copy_(state[name])
+        put_back(self._named(), state)
 
     def tensors(self, dtype: torch.dtype) -> dict[str, torch.Tensor]:
         """kohya's layout, with LyCORIS' suffixes."""

@@ -39,9 +39,11 @@ class Plan:
     held_out: list[Photo]
     held_fits: list[Fit]
     facts: dict[str, Any]
+    dataset: str = ""
+    """The name of the dataset (`Manifest.hash`); "" of a plain folder."""
 
 
-def plan(recipe: Recipe, photos: list[Photo], model: SDXL, held_out: Sequence[Photo] = ()) -> Plan:
+def plan(recipe: Recipe, photos: list[Photo], model: SDXL, held_out: Sequence[Photo] = (), dataset: str = "") -> Plan:
     """Check everything that can be checked without training. Raises DatasetError or RecipeError."""
     _check_trigger(recipe, photos)
     _check_leak(photos, held_out)
@@ -55,8 +57,8 @@ def plan(recipe: Recipe, photos: list[Photo], model: SDXL, held_out: Sequence[Ph
     if step > resolution:
         raise RecipeError(f"data.bucket_step = {step}: must not be larger than the resolution, {resolution}.")
     rungs = ladder(resolution, step)
-    _check_size([*photos, *held_out], rungs, recipe)
-    fits = [_fit(photo, rungs, recipe) for photo in photos]
+    fits, held_fits = ([_fit(photo, rungs, recipe) for photo in group] for group in (photos, held_out))
+    _check_size([*photos, *held_out], [*fits, *held_fits], recipe)
     order = Order([f.bucket for f in fits], recipe.data.batch_size, recipe.train.seed)
     per_epoch = order.batches_per_epoch / recipe.train.accumulate
     steps = recipe.train.length.steps(per_epoch)
@@ -81,8 +83,7 @@ def plan(recipe: Recipe, photos: list[Photo], model: SDXL, held_out: Sequence[Ph
         "memory_mib": memory(recipe, model, max((f.bucket for f in fits), key=lambda b: b[0] * b[1])),
     }
     saves, previews, checks = (max(1, d.steps(per_epoch)) for d in (recipe.train.save_every, recipe.preview.every, recipe.validation.every))
-    held_fits = [_fit(photo, rungs, recipe) for photo in held_out]
-    return Plan(photos, fits, order, steps, saves, previews, checks, held_out, held_fits, facts)
+    return Plan(photos, fits, order, steps, saves, previews, checks, held_out, held_fits, facts, dataset)
 
 
 def _fit(photo: Photo, rungs: list[list[tuple[int, int]]], recipe: Recipe) -> Fit:
@@ -91,11 +92,10 @@ def _fit(photo: Photo, rungs: list[list[tuple[int, int]]], recipe: Recipe) -> Fi
     return cropped(found, "subject", photo.focus, 0, 0, "") if recipe.data.crop == "subject" else found
 
 
-def _check_size(photos: Sequence[Photo], rungs: list[list[tuple[int, int]]], recipe: Recipe) -> None:
-    small = [photo for photo in photos if _fit(photo, rungs, recipe).enlarges(photo.width, photo.height)]
+def _check_size(photos: Sequence[Photo], fits: Sequence[Fit], recipe: Recipe) -> None:
+    small = [(photo, found.bucket) for photo, found in zip(photos, fits, strict=True) if found.enlarges(photo.width, photo.height)]
     if small and not recipe.data.enlarge:
-        first, more = small[0], f" (and {len(small) - 1} more)" if len(small) > 1 else ""
-        bucket = _fit(first, rungs, recipe).bucket
+        (first, bucket), more = small[0], f" (and {len(small) - 1} more)" if len(small) > 1 else ""
         raise DatasetError(
             f"{first.path}{more}: {first.width} x {first.height} pixels are fewer than the smallest bucket, {bucket[0]} x {bucket[1]}. Take such pictures out "
             f"(`darkroom screen` finds them), train at a smaller data.resolution, or enlarge them with --set data.enlarge=true."

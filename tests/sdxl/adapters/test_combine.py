@@ -17,22 +17,11 @@ from darkroom.sdxl.adapters.layouts import Adapter, read, write
 from darkroom.sdxl.adapters.level import uneven
 from darkroom.sdxl.adapters.matrices import Cut
 from darkroom.sdxl.adapters.share import Share, words
-from darkroom.sdxl.unread import Unread
 from support.adapters import ALONE, ON_BASE, change, chosen, made, norms
 
 F32, F16 = torch.float32, torch.float16
 LOW = tuple(method for method in ALONE if method not in ("full", "LoKr whole"))
 QUERY = ("unet", "mid_block.attentions.0.transformer_blocks.0.attn1.to_q")
-
-
-@pytest.fixture(scope="module")
-def base():
-    return Unread.open(pocket.folder(), name="pocket")
-
-
-@pytest.fixture(scope="module")
-def catalogue(base):
-    return base.catalogue
 
 
 def exact(base, shares):

@@ -6,7 +6,6 @@ from dataclasses import replace
 import pytest
 import torch
 
-from darkroom import pocket
 from darkroom.errors import AdapterError
 from darkroom.sdxl.adapters.changes import LowRank
 from darkroom.sdxl.adapters.combine import resize
@@ -14,20 +13,9 @@ from darkroom.sdxl.adapters.difference import compare, verdict
 from darkroom.sdxl.adapters.layouts import Adapter, read, write
 from darkroom.sdxl.adapters.matrices import Cut
 from darkroom.sdxl.adapters.share import words
-from darkroom.sdxl.unread import Unread
 from support.adapters import ALONE, ON_BASE, change, chosen, made
 
 F32 = torch.float32
-
-
-@pytest.fixture(scope="module")
-def base():
-    return Unread.open(pocket.folder(), name="pocket")
-
-
-@pytest.fixture(scope="module")
-def catalogue(base):
-    return base.catalogue
 
 
 def other(adapter, changes):

@@ -5,7 +5,6 @@ import math
 import pytest
 import torch
 
-from darkroom import pocket
 from darkroom.errors import AdapterError, ModelError, RecipeError
 from darkroom.sdxl.adapters.extract import Extraction, extract
 from darkroom.sdxl.adapters.into import Dressed
@@ -19,11 +18,6 @@ from darkroom.sdxl.unread import Unread, write_model
 from support.adapters import made, norms
 
 F32 = torch.float32
-
-
-@pytest.fixture(scope="module")
-def base():
-    return Unread.open(pocket.folder(), name="pocket")
 
 
 @pytest.fixture(scope="module")

@@ -16,17 +16,12 @@ from darkroom.sdxl.adapters.layouts import Adapter
 from darkroom.sdxl.adapters.share import Share, words
 from darkroom.sdxl.checkpoint import read_single_file
 from darkroom.sdxl.model import load
-from darkroom.sdxl.unread import Unread, write_model
+from darkroom.sdxl.unread import write_model
 from support.adapters import ALONE, ON_BASE, made, norms
 from support.lycoris import rand
 
 F32 = torch.float32
 CLOSE = 1e-5
-
-
-@pytest.fixture(scope="module")
-def base():
-    return Unread.open(pocket.folder(), name="pocket")
 
 
 def dressed(base, *shares, dtype=F32):
