@@ -65,6 +65,16 @@ def whole_folder(target: Path, option: str = "--out") -> Iterator[Path]:
             shutil.rmtree(part, ignore_errors=True)
 
 
+def copy_whole(source: Path, target: Path) -> None:
+    """A copy of a file or folder that is there whole or not at all. Raises OutputError."""
+    if source.is_dir():
+        with whole_folder(target) as folder:
+            shutil.copytree(source, folder, dirs_exist_ok=True)
+        return
+    with atomic(target) as part:
+        shutil.copyfile(source, part)
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)

@@ -124,7 +124,8 @@ class TestEveryMethod:
             def loss():  # the same batches, noise and timesteps each time
                 with torch.no_grad():
                     batches = [(trainer.feed.batch(n), n) for n in range(1000, 1004)]
-                    return sum(float(recipe.objective.losses(trainer.predict, trainer.schedule, b, *trainer._draw(n, b.latents)).mean()) for b, n in batches)
+                    drawn = [(b, trainer._draw(n, trainer.feed.shown(n), b.latents)) for b, n in batches]
+                    return sum(float(recipe.objective.losses(trainer.predict, trainer.schedule, b, *draws).mean()) for b, draws in drawn)
 
             before = loss()
             for number in range(30):

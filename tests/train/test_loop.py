@@ -32,10 +32,10 @@ def test_size_ids_are_true(trainer_for):
 
 def test_draws_belong_to_the_picture_not_to_its_place(trainer_for):
     trainer = trainer_for()
-    drawn, again = (trainer._draw(3, trainer.feed.batch(3).latents) for _ in range(2))
+    drawn, again = (trainer._draw(3, trainer.feed.shown(3), trainer.feed.batch(3).latents) for _ in range(2))
     assert torch.equal(drawn.noise, again.noise) and torch.equal(drawn.t, again.t)
     assert not torch.equal(drawn.noise[0], drawn.noise[1])
-    assert not torch.equal(drawn.noise, trainer._draw(4, trainer.feed.batch(4).latents).noise)
+    assert not torch.equal(drawn.noise, trainer._draw(4, trainer.feed.shown(4), trainer.feed.batch(4).latents).noise)
 
 
 def test_checkpointing_and_accumulation_change_no_gradient(trainer_for):
@@ -57,13 +57,21 @@ def test_checkpointing_and_accumulation_change_no_gradient(trainer_for):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-7)
 
 
-def test_bf16_trains(quick, tmp_path):
+@pytest.mark.parametrize("method", ["lora", "lycoris"])
+@pytest.mark.parametrize(("precision", "dtype"), [("bf16", "bfloat16"), ("fp16", "float16")])
+def test_half_precision_trains_in_full(quick, tmp_path, method, precision, dtype):
+    """The base in half precision, what is learned in float32: steps of 1e-4 would be rounded away."""
     from darkroom.jobs.train import run_training
 
-    recipe = quick.model_copy(update={"train": quick.train.model_copy(update={"precision": "bf16"})})
-    run = run_training(recipe, tmp_path / "run")
-    assert run.facts["precision"] == "bfloat16"
+    tree = quick.model_dump(mode="json")
+    tree["train"] |= {"precision": precision, "length": "3 steps"}
+    tree["method"] = {"kind": method, "rank": 2}
+    run = run_training(type(quick).from_tree(tree, "test"), tmp_path / "run")
+    assert run.facts["precision"] == dtype
     assert all(0 < row["loss"] < 1 for row in run.read_log())
+    weights = {name: tensor for name, tensor in run.checkpoints()[-1].load()[0].items() if name.startswith("weights.")}
+    assert {tensor.dtype for tensor in weights.values()} == {torch.float32}
+    assert any(tensor.abs().max() > 0 for name, tensor in weights.items() if "lora_B" in name or "up" in name)
 
 
 def test_a_run_leaves_no_checkpointing_on_the_shared_model(quick, model, tmp_path):

@@ -108,7 +108,7 @@ def test_repeats_are_samples_with_draws_of_their_own(quick, tmp_path):
     try:
         trainer = Trainer(recipe, plan, model, attached)
         assert sorted(plan.order.batch(0)) == list(range(8))
-        noise = trainer._draw(0, trainer.feed.batch(0).latents).noise
+        noise = trainer._draw(0, trainer.feed.shown(0), trainer.feed.batch(0).latents).noise
         assert len({tuple(row.flatten()[:8].tolist()) for row in noise}) == 8, "equal noise for the same picture would be learned twice"
     finally:
         attached.detach()

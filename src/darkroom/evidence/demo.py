@@ -12,7 +12,6 @@ from darkroom.jobs.train import run_training
 from darkroom.jobs.watch import Silent, Watcher
 from darkroom.sampling.request import Worn
 from darkroom.train.recipe import load_recipe
-from darkroom.train.run import ADAPTER
 
 SUBJECT = "TOK cat"
 PROMPTS = (
@@ -28,7 +27,7 @@ def demo(out: Path, watcher: Watcher | None = None) -> dict[str, Any]:
     watcher, began = watcher or Silent(), time.perf_counter()
     recipe = load_recipe("demo", data={"images": str(pocket.CATS / "train"), "subject": SUBJECT})
     run = run_training(recipe, out / "run", watcher)
-    adapter = run.folder / ADAPTER
+    adapter = run.product
     trial = Trial(
         title="Did the adapter learn the cat?",
         about="A DreamBooth LoRA trained on six pictures of one cartoon cat, tried against the pocket model as it is: the same prompts, seeds and noise.",

@@ -19,9 +19,10 @@ from darkroom.errors import DarkroomError, RecipeError, RunError
 from darkroom.files import sha256_file, whole_folder, write_json, write_text
 from darkroom.jobs.card import Shot, card
 from darkroom.jobs.label import on_hub, public_name, public_receipt, public_recipe, write_sidecar
+from darkroom.methods.chosen import ADAPTER
 from darkroom.sampling.request import Request, read_request, save_png
 from darkroom.train.recipe import Recipe
-from darkroom.train.run import ADAPTER, Run
+from darkroom.train.run import Run
 
 SDXL_BASE = "stabilityai/stable-diffusion-xl-base-1.0"
 LICENCE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
@@ -78,7 +79,7 @@ def export(asked: Export) -> Path:
 
 
 def _adapter(run: Run, step: int | None) -> tuple[int, Path]:
-    saved = {checkpoint.step: checkpoint.folder / ADAPTER for checkpoint in run.checkpoints()}
+    saved = {checkpoint.step: checkpoint.folder / run.recipe.product for checkpoint in run.checkpoints()}
     known = ", ".join(map(str, saved)) or "none"
     if step is not None:
         if step not in saved:
@@ -86,7 +87,7 @@ def _adapter(run: Run, step: int | None) -> tuple[int, Path]:
         return step, saved[step]
     if not run.finished:
         raise RunError(f"{run.folder}: is not finished. Go on with `darkroom resume {run.folder}`, or export a checkpoint with --checkpoint STEP ({known}).")
-    return int(run.facts["result"]["steps"]), run.folder / ADAPTER
+    return int(run.facts["result"]["steps"]), run.product
 
 
 def slug(text: str) -> str:

@@ -2,34 +2,72 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import torch
+if TYPE_CHECKING:  # torch is imported by the functions: reading a recipe must cost nothing
+    import torch
+
+    from darkroom.sdxl.inversion import Embedding
+    from darkroom.sdxl.text import Text
+
+Label = Callable[[Mapping[str, "torch.Tensor"]], dict[str, str]]
+"""From the tensors of a file to what its header says."""
 
 
-class Attached(Protocol):
+class Attached(ABC):
     """A change that is being learned. `detach` leaves the model's weights bit-identical to what they were before."""
 
+    words: tuple[Embedding, ...] = ()
+    """The words that prompts may say beyond the tokenizers' own, with their vectors as they are now."""
+
+    @abstractmethod
     def groups(self, rate: float) -> list[dict[str, Any]]:
         """Parameter groups for an optimizer, each with its learning rate."""
 
-    def prepare(self, batch: int | None) -> None:
+    def prepare(self, batch: int | None) -> None:  # noqa: B027 - most methods are the same in every batch
         """Called before batch `batch` of the run, and with None before pictures are drawn, losses measured and files written."""
 
-    def after_step(self) -> None:
+    def after_step(self) -> None:  # noqa: B027
         """Called after each optimizer step (norms, averages)."""
 
+    def extra(self, noisy: torch.Tensor, t: torch.Tensor, text: Text, ids: torch.Tensor, condition: torch.Tensor | None) -> dict[str, Any]:
+        """Further arguments of the U-Net (a ControlNet's residuals). noisy (B, 4, h, w), t (B,), ids (B, 6), condition (B, 3, H, W) from 0 to 1."""
+        return {}
+
+    @abstractmethod
     def state(self) -> dict[str, torch.Tensor]:
         """Every trained tensor at full precision, for an exact resume."""
 
+    @abstractmethod
     def load_state(self, state: dict[str, torch.Tensor]) -> None:
         """Put back what `state` gave."""
 
-    def tensors(self, dtype: torch.dtype) -> dict[str, torch.Tensor]:
-        """The change as the field's files name it."""
+    @abstractmethod
+    def write(self, place: Path, dtype: torch.dtype, label: Label) -> None:
+        """What was learned, as the field's file or folder `place`. Raises OutputError."""
 
+    @abstractmethod
     def metadata(self) -> dict[str, str]:
         """What the file's header says of the method."""
 
+    @abstractmethod
     def detach(self) -> None:
         """Take the change off again."""
+
+
+class Adapting(Attached):
+    """A change that goes into one adapter file."""
+
+    @abstractmethod
+    def tensors(self, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+        """The change as the field's files name it."""
+
+    def write(self, place: Path, dtype: torch.dtype, label: Label) -> None:
+        """One .safetensors file."""
+        from darkroom.sdxl.formats import write_adapter
+
+        tensors = self.tensors(dtype)
+        write_adapter(place, tensors, label(tensors))

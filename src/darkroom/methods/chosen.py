@@ -21,6 +21,9 @@ T = TypeVar("T")
 Key = tuple[str, str]
 """(part, module path): ("unet", "mid_block.attentions.0.proj_in")."""
 
+ADAPTER = "adapter.safetensors"
+"""What a run calls its adapter."""
+
 TARGETS = {
     "attention": r"unet\..*\.attn[12]\.(to_q|to_k|to_v|to_out\.0)",
     "feed_forward": r"unet\..*\.(ff\.net\.0\.proj|ff\.net\.2|proj_in|proj_out)",
@@ -46,6 +49,10 @@ class Chosen(Spec):
     def trains_text(self) -> bool:
         """True where text cannot be encoded beforehand."""
         return self.text_encoders
+
+    def product(self, trigger: str) -> str:
+        """What the run folder calls what was learned."""
+        return ADAPTER
 
     def wanted(self, name: str) -> bool:
         """Whether the module `part.path` is changed."""

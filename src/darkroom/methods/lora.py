@@ -13,6 +13,7 @@ from pydantic import Field
 
 from darkroom.device import generator
 from darkroom.errors import RecipeError
+from darkroom.methods.attached import Adapting
 from darkroom.methods.chosen import Chosen, Key, check_words, kept, longest, put_back
 
 if TYPE_CHECKING:  # torch is imported by the functions: reading a recipe must cost nothing
@@ -72,7 +73,7 @@ class LoRA(Chosen):
         return self.rank * (shape[0] + math.prod(shape[1:]))
 
 
-class LoRAttached:
+class LoRAttached(Adapting):
     """LoRA layers on a model, named "learned" among peft's adapters."""
 
     name = "learned"
@@ -83,8 +84,8 @@ class LoRAttached:
 
         self.spec, self.model, self.chosen = spec, model, chosen
         inject(model, self.name, chosen)
-        for part, path, layer in self.layers():
-            down, up = layer.lora_A[self.name].weight, layer.lora_B[self.name].weight
+        for part, path, layer in self.layers():  # in float32 beside a bf16 base too: bf16 would round steps of 1e-4 away
+            down, up = layer.lora_A[self.name].float().weight, layer.lora_B[self.name].float().weight
             with torch.no_grad():  # kaiming_uniform(a = sqrt 5) as peft does, but drawn by (seed, module) alone
                 bound = 1 / math.sqrt(down[0].numel())
                 down.copy_(torch.empty(down.shape).uniform_(-bound, bound, generator=generator(seed, "lora", part, path)))
@@ -102,15 +103,9 @@ class LoRAttached:
             yield (part, path), f"{part}.{path}.lora_A", layer.lora_A[self.name].weight
             yield (part, path), f"{part}.{path}.lora_B", layer.lora_B[self.name].weight
 
-    def prepare(self, batch: int | None) -> None:
-        """LoRA is the same in every batch."""
-
     def groups(self, rate: float) -> list[dict[str, Any]]:
         """One for each rate."""
         return self.spec.grouped(((key, parameter) for key, _, parameter in self._named()), rate)
-
-    def after_step(self) -> None:
-        """LoRA needs nothing after a step."""
 
     def state(self) -> dict[str, torch.Tensor]:
         """Full-precision weights by name."""

@@ -17,6 +17,7 @@ from torch import nn
 from torch.nn import functional
 
 from darkroom.device import generator
+from darkroom.methods.attached import Adapting
 from darkroom.methods.chosen import Chosen, Key, kept, put_back
 from darkroom.sdxl.adapters.changes import Change
 from darkroom.sdxl.adapters.layouts import Adapter, tensors_in
@@ -38,7 +39,7 @@ class Thread:
         return self.method(**cut({**self.learned, **self.constant}))
 
 
-class Woven:
+class Woven(Adapting):
     """Changes on a model that are being learned."""
 
     def __init__(
@@ -99,9 +100,6 @@ class Woven:
     def groups(self, rate: float) -> list[dict[str, Any]]:
         """One for each rate."""
         return self.spec.grouped(((key, parameter) for key, _, parameter in self._named()), rate)
-
-    def after_step(self) -> None:
-        """Nothing."""
 
     def state(self) -> dict[str, torch.Tensor]:
         """Full-precision tensors by name."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 
 import torch
 
-from darkroom.data.buckets import Fit
+from darkroom.data.buckets import Fit, fit
 from darkroom.data.crops import cropped
 from darkroom.data.dataset import Photo
 from darkroom.data.masks import mask_weights
@@ -21,6 +22,7 @@ from darkroom.train.cache import Kept, caption_text, photo_latents
 from darkroom.train.objective import Batch
 from darkroom.train.preflight import Plan
 from darkroom.train.recipe import Recipe
+from darkroom.values import seed_for
 
 MOST_VARIANTS = 16
 """Captions to a picture that are encoded beforehand and kept; beyond that (shuffled tags) they are encoded as they come."""
@@ -34,6 +36,9 @@ class Shown:
     fit: Fit
     flipped: bool
     caption: str
+    weight: float = 1.0
+    prior: bool = False
+    """Whether it is a picture of the class."""
 
     @property
     def ids(self) -> tuple[int, ...]:
@@ -74,8 +79,21 @@ class Feed:
         return self.assembled(self.shown(number), self.recipe.train.seed, number)
 
     def shown(self, number: int) -> list[Shown]:
-        """What batch `number` shows: nothing is encoded."""
-        return [self._shown(index, number) for index in self.plan.order.batch(number)]
+        """What batch `number` shows, pictures of the class behind the subject's: nothing is encoded."""
+        own = [self._shown(index, number) for index in self.plan.order.batch(number)]
+        return own + self._classes(own, number) if self.plan.classes else own
+
+    def _classes(self, own: Sequence[Shown], number: int) -> list[Shown]:
+        """A picture of the class for each of the subject's, cut to its bucket, in an order that goes round all of them."""
+        data, photos, found = self.recipe.data, self.plan.classes, list[Shown]()
+        for place, beside in enumerate(own, number * data.batch_size):
+            photo = photos[_shuffled(len(photos), self.recipe.train.seed, place // len(photos))[place % len(photos)]]
+            again = sum(each.photo.sha256 == photo.sha256 for each in found)
+            photo = replace(photo, sample=f"class {photo.sha256}" + (f"#{again + 1}" if again else ""))
+            dice = torch.rand(1, generator=generator(self.recipe.train.seed, "dice", number, photo.sample))
+            cut = fit(photo.width, photo.height, [beside.fit.bucket])
+            found.append(Shown(photo, cut, bool(data.flip and dice[0] < 0.5), data.prior.prompt, data.prior.weight, prior=True))
+        return found
 
     def _shown(self, index: int, number: int) -> Shown:
         photo, data, seed = self.plan.photos[index], self.recipe.data, self.recipe.train.seed
@@ -95,7 +113,7 @@ class Feed:
         found = text.Text.stack([self._text(each.caption) for each in shown]).to(device, dtype)
         # ids stay float32: bfloat16 has no 3025, and the U-Net casts them only after their sinusoids
         ids = size_ids([each.ids for each in shown]).to(device)
-        return Batch(torch.stack(latents).to(device), found, ids, torch.ones(len(shown), device=device), self._mask_of(shown, device))
+        return Batch(torch.stack(latents).to(device), found, ids, torch.tensor([each.weight for each in shown], device=device), self._mask_of(shown, device))
 
     def _latent(self, each: Shown) -> tuple[torch.Tensor, torch.Tensor]:
         key = (each.photo.sha256, each.fit, each.flipped)
@@ -123,3 +141,10 @@ class Feed:
             return caption_text(self.model, caption).to(self.model.device, self.model.dtype)
         with torch.no_grad():
             return text.encode(self.model, [caption])
+
+
+@lru_cache(maxsize=8)
+def _shuffled(count: int, seed: int, cycle: int) -> list[int]:
+    order = list(range(count))
+    random.Random(seed_for(seed, "classes", cycle)).shuffle(order)
+    return order

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -13,7 +13,9 @@ from darkroom.errors import RunError
 from darkroom.methods.attached import Attached
 from darkroom.sdxl.model import SDXL
 from darkroom.sdxl.schedule import Schedule
-from darkroom.train.feed import Feed
+from darkroom.train.crew import Crew
+from darkroom.train.feed import Feed, Shown
+from darkroom.train.health import Vitals
 from darkroom.train.noise import Draws, draw_batch
 from darkroom.train.objective import Batch
 from darkroom.train.optimizers.state import effective_rate, load_into, set_rates, state_of
@@ -24,22 +26,25 @@ from darkroom.train.recipe import Recipe
 class Trainer:
     """Holds what a step needs; `step(n)` takes it. State in, state out: `state` and `load_state`."""
 
-    def __init__(self, recipe: Recipe, plan: Plan, model: SDXL, attached: Attached) -> None:
-        self.recipe, self.plan, self.model, self.attached = recipe, plan, model, attached
+    def __init__(self, recipe: Recipe, plan: Plan, model: SDXL, attached: Attached, crew: Crew | None = None) -> None:
+        self.recipe, self.plan, self.model, self.attached, self.crew = recipe, plan, model, attached, crew or Crew()
         self.feed = Feed(recipe, plan, model)
         self.schedule = recipe.objective.schedule(Schedule.from_config(model.scheduler_config))
         self.optimizer = recipe.optimizer.build(attached.groups(recipe.optimizer.rate))
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        self.vitals = Vitals(recipe.health, recipe.optimizer.rate)
+        self.vitals.begin(self.parameters)
         half = torch.float16 if model.dtype == torch.float16 else None
         self.scaler = torch.amp.GradScaler(model.device.type, enabled=half is not None)
 
     def predict(self, noisy: torch.Tensor, t: torch.Tensor, batch: Batch) -> torch.Tensor:
         """The U-Net on a noisy batch."""
-        extra = {"text_embeds": batch.text.pooled, "time_ids": batch.ids}
+        added = {"text_embeds": batch.text.pooled, "time_ids": batch.ids}
         with self._autocast():
             x, t = noisy.to(self.model.dtype), t.to(noisy.device)
-            out: torch.Tensor = self.model.unet(x, t, batch.text.states, added_cond_kwargs=extra, return_dict=False)[0]
+            extra = self.attached.extra(x, t, batch.text, batch.ids, batch.condition)
+            out: torch.Tensor = self.model.unet(x, t, batch.text.states, added_cond_kwargs=added, return_dict=False, **extra)[0]
         return out
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
@@ -48,44 +53,54 @@ class Trainer:
         return torch.autocast(self.model.device.type, self.model.dtype)
 
     def step(self, number: int) -> dict[str, float]:
-        """Optimizer step `number`, counted from 0. Raises RunError where the loss is no number any more."""
-        accumulate, total = self.recipe.train.accumulate, 0.0
+        """Optimizer step `number`, counted from 0. Raises RunError where it cannot be learning (`health.Vitals`)."""
+        accumulate = self.recipe.train.accumulate
         self.optimizer.zero_grad(set_to_none=True)
-        for part in range(accumulate):
-            index = number * accumulate + part
-            self.attached.prepare(index)
-            batch = self.feed.batch(index)
-            losses = self.recipe.objective.losses(self.predict, self.schedule, batch, *self._draw(index, batch.latents))
-            loss = losses.mean() / accumulate
-            if not torch.isfinite(loss):
-                raise RunError(
-                    f"step {number + 1}: the loss is {loss.item()}. The training diverged, and its weights were not saved. Go back to the last checkpoint "
-                    f"with a lower rate than optimizer.rate = {self.recipe.optimizer.rate:g}."
-                )
-            self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-            total += loss.item()
+        losses = [self._learn(number * accumulate + part) for part in range(accumulate)]
+        loss = self._shared(sum(losses, torch.zeros((), device=self.model.device)))
         self.scaler.unscale_(self.optimizer)
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.recipe.train.max_grad_norm)
-        if number == 0 and norm == 0:
-            raise RunError("step 1: every gradient is zero, so that nothing would ever be learned. Check method and train.precision.")
+        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.recipe.train.max_grad_norm))
         set_rates(self.optimizer, self.rates, self.recipe.optimizer.factor(number, self.plan.steps))
-        self.scaler.step(self.optimizer)
+        if self.vitals.may_step(number, loss, norm, self.scaler.is_enabled()):
+            self.scaler.step(self.optimizer)
         self.scaler.update()
         self.attached.prepare(None)
         self.attached.after_step()
-        return {"loss": total, "grad_norm": float(norm), "rate": effective_rate(self.optimizer)}
+        self.vitals.after(number, self.plan.steps, self.parameters)
+        return {"loss": loss, "grad_norm": norm, "rate": effective_rate(self.optimizer)}
 
-    def _draw(self, index: int, latents: torch.Tensor) -> Draws:
-        """Noise (B, 4, h, w) and timesteps (B,) of batch `index`: each picture's own draw."""
-        samples = [self.plan.photos[photo].sample for photo in self.plan.order.batch(index)]
-        return draw_batch(self.recipe.objective, self.recipe.train.seed, index, samples, latents)
+    def _learn(self, index: int) -> torch.Tensor:
+        """Add the gradients of this process's share of batch `index`; its part of the batch's loss, ()."""
+        self.attached.prepare(index)
+        shown = self.feed.shown(index)
+        mine = self.crew.share(shown)
+        if not mine:
+            return torch.zeros((), device=self.model.device)
+        batch = self.feed.assembled(mine, self.recipe.train.seed, index)
+        losses = self.recipe.objective.losses(self.predict, self.schedule, batch, *self._draw(index, mine, batch.latents))
+        # a mean over the subject's pictures, to which those of the class are added: diffusers' loss of prior preservation
+        loss = losses.mean() * (len(mine) / sum(not each.prior for each in shown)) / self.recipe.train.accumulate
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
+
+    def _shared(self, loss: torch.Tensor) -> float:
+        """The loss of the whole batch; every process then has the gradients of the whole batch too."""
+        if self.crew.size > 1:
+            for parameter in self.parameters:
+                parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            self.crew.add_up([loss, *[parameter.grad for parameter in self.parameters if parameter.grad is not None]])
+        return float(loss)
+
+    def _draw(self, index: int, shown: Sequence[Shown], latents: torch.Tensor) -> Draws:
+        """Noise (B, 4, h, w) and timesteps (B,) of pictures of batch `index`: each picture's own draw."""
+        return draw_batch(self.recipe.objective, self.recipe.train.seed, index, [each.photo.sample for each in shown], latents)
 
     def state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         """Everything a resume needs: weights, and the optimizer's numbers as tensors (never a pickle)."""
         tensors = {f"weights.{name}": tensor.contiguous() for name, tensor in self.attached.state().items()}
         kept, facts = state_of(self.optimizer)
         tensors |= {f"optimizer.{name}": tensor for name, tensor in kept.items()}
-        return tensors, {"scaler": self.scaler.state_dict(), "optimizer": facts}
+        return tensors, {"scaler": self.scaler.state_dict(), "optimizer": facts, "health": self.vitals.state()}
 
     def load_state(self, tensors: dict[str, torch.Tensor], facts: dict[str, Any]) -> None:
         """Put back what `state` gave. Raises RunError where it belongs to another recipe."""
@@ -97,6 +112,8 @@ class Trainer:
         optimizer = {name.removeprefix("optimizer."): tensor for name, tensor in tensors.items() if name.startswith("optimizer.")}
         load_into(self.optimizer, optimizer, facts["optimizer"])
         self.scaler.load_state_dict(facts.get("scaler", {}))
+        self.vitals.load_state(facts.get("health", {}))
+        self.vitals.begin(self.parameters)
 
 
 @contextlib.contextmanager

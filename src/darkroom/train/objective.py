@@ -28,7 +28,7 @@ DISCOUNT = 0.3
 class Batch:
     """latents (B, 4, h, w) scaled; text (B, ...); ids (B, 6); weight (B,): prior preservation and repeats are weights, not branches.
 
-    mask (B, 1, h, w) from 0 to 1: how much each place of a picture is learned; None is all of it.
+    mask (B, 1, h, w) from 0 to 1: how much each place of a picture is learned; None is all of it. condition (B, 3, H, W) from 0 to 1: what a ControlNet reads.
     """
 
     latents: torch.Tensor
@@ -36,6 +36,7 @@ class Batch:
     ids: torch.Tensor
     weight: torch.Tensor
     mask: torch.Tensor | None = None
+    condition: torch.Tensor | None = None
 
 
 class Diffusion(Spec):

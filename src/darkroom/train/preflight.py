@@ -39,11 +39,13 @@ class Plan:
     held_out: list[Photo]
     held_fits: list[Fit]
     facts: dict[str, Any]
+    classes: Sequence[Photo] = ()
+    """Pictures of the class, for prior preservation."""
     dataset: str = ""
     """The name of the dataset (`Manifest.hash`); "" of a plain folder."""
 
 
-def plan(recipe: Recipe, photos: list[Photo], model: SDXL, held_out: Sequence[Photo] = (), dataset: str = "") -> Plan:
+def plan(recipe: Recipe, photos: list[Photo], model: SDXL, held_out: Sequence[Photo] = (), dataset: str = "", classes: Sequence[Photo] = ()) -> Plan:
     """Check everything that can be checked without training. Raises DatasetError or RecipeError."""
     _check_trigger(recipe, photos)
     _check_leak(photos, held_out)
@@ -71,6 +73,7 @@ def plan(recipe: Recipe, photos: list[Photo], model: SDXL, held_out: Sequence[Ph
         "samples": len(photos),
         "held_out": len(held_out),
         "captions": _captions(recipe, pictures, model),
+        **({"prior": _prior(recipe, len(classes), model)} if recipe.data.prior.prompt else {}),
         "buckets": _buckets(fits, order),
         "upscaled": sum(f.enlarges(p.width, p.height) for f, p in zip(fits, photos, strict=True)),
         "smaller_bucket": sum(f.bucket != fit(p.width, p.height, rungs[0]).bucket for f, p in zip(fits, photos, strict=True)),
@@ -83,7 +86,7 @@ def plan(recipe: Recipe, photos: list[Photo], model: SDXL, held_out: Sequence[Ph
         "memory_mib": memory(recipe, model, max((f.bucket for f in fits), key=lambda b: b[0] * b[1])),
     }
     saves, previews, checks = (max(1, d.steps(per_epoch)) for d in (recipe.train.save_every, recipe.preview.every, recipe.validation.every))
-    return Plan(photos, fits, order, steps, saves, previews, checks, held_out, held_fits, facts, dataset)
+    return Plan(photos, fits, order, steps, saves, previews, checks, held_out, held_fits, facts, classes, dataset)
 
 
 def _fit(photo: Photo, rungs: list[list[tuple[int, int]]], recipe: Recipe) -> Fit:
@@ -136,6 +139,11 @@ def _captions(recipe: Recipe, photos: list[Photo], model: SDXL) -> list[dict[str
     counts: dict[str, int] = {text: count_tokens(model, text) for text in {text for _, text, _ in told}}
     rows: list[dict[str, Any]] = [{"file": p.path.name, "caption": text, "from": p.caption_source, "tokens": counts[text]} for p, text, _ in told]
     return [row | {"cut": row["tokens"] > LIMIT} | ({"share": share} if share < 1 else {}) for row, (_, _, share) in zip(rows, told, strict=True)]
+
+
+def _prior(recipe: Recipe, count: int, model: SDXL) -> dict[str, Any]:
+    prior = recipe.data.prior
+    return {"prompt": prior.prompt, "tokens": count_tokens(model, prior.prompt), "pictures": count, "wanted": prior.count, "weight": prior.weight}
 
 
 def _buckets(fits: list[Fit], order: Order) -> list[dict[str, Any]]:

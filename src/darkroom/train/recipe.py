@@ -8,16 +8,37 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from darkroom.data.crops import Crop
-from darkroom.data.wording import Wording
+from darkroom.data.wording import Wording, has_word
 from darkroom.device import Precision
 from darkroom.errors import RecipeError
 from darkroom.methods import LoRA, Method
 from darkroom.spec import Spec, Tree, override, read_toml
+from darkroom.train.health import Health
 from darkroom.train.objective import Diffusion
 from darkroom.train.optimizers import AdamW, Optimizer
+from darkroom.train.track import Track
+from darkroom.train.settle import Settled
 from darkroom.values import DurationField
 
 RECIPES = Path(__file__).parents[1] / "recipes"
+
+
+class Prior(Spec):
+    """Prior preservation: pictures of the class are learned beside the subject's, so that the class stays what it was (Ruiz et al. 2022)."""
+
+    prompt: str = Field("", description='The class in words, without the trigger: "a photo of a cat". Empty: no prior preservation.')
+    pictures: str = Field("", description="A folder with pictures of the class. Empty: the base draws them, once, into the cache.")
+    count: int = Field(100, ge=1, le=100_000, description="How many pictures of the class (diffusers' script: 100).")
+    weight: float = Field(1.0, gt=0, le=100, description="What a picture of the class counts beside one of the subject (diffusers' script: 1).")
+    steps: int = Field(50, ge=1, le=1000, description="Denoising steps of each that is drawn (diffusers' pipeline: 50).")
+    guidance: float = Field(5.0, ge=0, le=100, description="Guidance of each that is drawn (diffusers' pipeline: 5).")
+    seed: int = Field(0, ge=0, description="Seed of the first that is drawn; the others count up.")
+
+    @model_validator(mode="after")
+    def _has_a_prompt(self) -> Prior:
+        if self.pictures and not self.prompt:
+            raise ValueError('prior.pictures want prior.prompt: what they show, in words, as in "a photo of a cat"')
+        return self
 
 
 class Data(Spec):
@@ -35,6 +56,12 @@ class Data(Spec):
     )
     enlarge: bool = Field(False, description="Enlarge small pictures to their bucket. Off: they go to smaller buckets (sd-scripts: bucket_no_upscale).")
     flip: bool = Field(False, description="Mirror pictures now and then. Off: faces and letters are not symmetric.")
+    prior: Prior = Prior()
+
+    @property
+    def rows(self) -> int:
+        """Pictures that go through the model at once: with prior preservation one of the class beside each."""
+        return self.batch_size * (2 if self.prior.prompt else 1)
 
 
 class Train(Spec):
@@ -42,6 +69,7 @@ class Train(Spec):
 
     length: DurationField = Field("500 steps", validate_default=True, description='How long: "500 steps" or "20 epochs" (diffusers\' script: 500 steps).')
     save_every: DurationField = Field("100 steps", validate_default=True, description="How often a checkpoint is kept.")
+    keep: int = Field(0, ge=0, description="How many of the newest checkpoints are kept, beside the best by held-out loss; 0 keeps all.")
     accumulate: int = Field(1, ge=1, description="Batches whose gradients are added up before one optimizer step.")
     gradient_checkpointing: bool = Field(False, description="Compute activations twice and keep them not: less memory, about a third slower.")
     precision: Precision = Field("auto", description="Number format of the frozen weights and the forward pass: auto, fp32, bf16, fp16.")
@@ -58,6 +86,9 @@ class Validation(Spec):
     )
     every: DurationField = Field("100 steps", validate_default=True, description="How often, where there are held-out pictures.")
     draws: int = Field(4, ge=1, le=1000, description="Timesteps measured of each picture, spread evenly over the schedule.")
+    settle: Settled | None = Field(
+        None, description="End the training once the held-out loss has not improved for a while, and go back to where it last did; none: train to the end."
+    )
 
 
 class Preview(Spec):
@@ -85,6 +116,8 @@ class Recipe(Spec):
     train: Train = Train()
     preview: Preview = Preview()
     validation: Validation = Validation()
+    track: Track = Track()
+    health: Health = Health()
 
     @model_validator(mode="after")
     def _caption_names_subject(self) -> Recipe:
@@ -92,10 +125,27 @@ class Recipe(Spec):
             raise ValueError('data.caption must hold "{subject}", or else the trigger word is never learned')
         return self
 
+    @model_validator(mode="after")
+    def _can_go_back(self) -> Recipe:
+        if self.validation.settle and self.train.keep:
+            raise ValueError("validation.settle goes back to an earlier checkpoint, which train.keep may have taken away. Set train.keep = 0")
+        return self
+
+    @model_validator(mode="after")
+    def _class_is_not_subject(self) -> Recipe:
+        if self.trigger and has_word(self.data.prior.prompt.lower(), self.trigger.lower()):
+            raise ValueError(f'data.prior.prompt holds the trigger word "{self.trigger}": it must say the class alone, as in "a photo of a cat"')
+        return self
+
     @property
     def trigger(self) -> str:
         """The word that calls the subject up: the first of `subject`."""
         return self.data.subject.split()[0] if self.data.subject.strip() else ""
+
+    @property
+    def product(self) -> str:
+        """What the run folder calls what was learned: "adapter.safetensors" for adapters."""
+        return self.method.product(self.trigger)
 
     @property
     def template(self) -> str:

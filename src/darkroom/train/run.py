@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +16,6 @@ from darkroom.train.recipe import Recipe
 
 if TYPE_CHECKING:
     import torch
-
-ADAPTER = "adapter.safetensors"
 
 
 @dataclass(frozen=True)
@@ -80,14 +79,19 @@ class Run:
     @property
     def finished(self) -> bool:
         """Whether the last step was taken and the adapter written."""
-        return (self.folder / ADAPTER).is_file()
+        return self.product.exists()
+
+    @property
+    def product(self) -> Path:
+        """The file or folder that a finished run holds."""
+        return self.folder / self.recipe.product
 
     def checkpoints(self) -> list[Checkpoint]:
         """Whole ones, oldest first. A half-written one has another name and is never seen."""
         found = [Checkpoint(p) for p in sorted((self.folder / "steps").glob("[0-9]*")) if p.is_dir() and p.name.isdigit()]
         return [c for c in found if (c.folder / "state.json").is_file() and (c.folder / "state.safetensors").is_file()]
 
-    def save(self, step: int, tensors: dict[str, torch.Tensor], facts: dict[str, Any], write_adapter: Any) -> Checkpoint:
+    def save(self, step: int, tensors: dict[str, torch.Tensor], facts: dict[str, Any], write_product: Callable[[Path], None]) -> Checkpoint:
         """Write a checkpoint beside the others and rename it into place. Raises OutputError; what was there before stays."""
         from safetensors.torch import save_file
 
@@ -98,7 +102,7 @@ class Run:
             part.mkdir(parents=True)
             save_file(tensors, part / "state.safetensors")
             write_json(part / "state.json", {"step": step, **facts})
-            write_adapter(part / ADAPTER)
+            write_product(part / self.recipe.product)
             if final.exists():
                 shutil.rmtree(final)
             part.rename(final)
@@ -106,6 +110,21 @@ class Run:
             shutil.rmtree(part, ignore_errors=True)
             raise OutputError(f"{final}: the checkpoint could not be written ({error.strerror or error}). Earlier checkpoints are whole.") from None
         return Checkpoint(final)
+
+    def prune(self, keep: int) -> None:
+        """Take away all checkpoints but the newest `keep` and the best by held-out loss; 0 keeps all."""
+        best = self.best()
+        for checkpoint in self.checkpoints()[: -keep or None] if keep else ():
+            if checkpoint.step != best:
+                gone = checkpoint.folder.with_name(f".{checkpoint.folder.name}.gone")
+                checkpoint.folder.rename(gone)  # at once: a checkpoint half taken away is none
+                shutil.rmtree(gone)
+
+    def best(self) -> int | None:
+        """The step with the lowest held-out loss among those that have a checkpoint; None where none was measured."""
+        saved = {checkpoint.step for checkpoint in self.checkpoints()}
+        measured = [(row["validation"], row["step"]) for row in self.read_log() if "validation" in row and row["step"] in saved]
+        return min(measured)[1] if measured else None
 
     def log(self, row: dict[str, Any]) -> None:
         """Append one line to log.jsonl."""

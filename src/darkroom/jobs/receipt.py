@@ -1,0 +1,68 @@
+"""What a run says of itself: everything the result depends on, and where it was made."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from darkroom import __version__
+from darkroom.data.dataset import Photo, content_hash
+from darkroom.device import hardware
+from darkroom.files import sha256_bytes, sha256_file
+from darkroom.train.recipe import Recipe
+
+if TYPE_CHECKING:
+    from darkroom.sdxl.model import SDXL
+    from darkroom.train.preflight import Plan
+
+LIBRARIES = ("torch", "diffusers", "transformers", "peft", "safetensors", "pillow", "numpy")
+
+
+def receipt(recipe: Recipe, model: SDXL, plan: Plan) -> dict[str, Any]:
+    """Everything the result depends on, and where it was made."""
+    return {
+        "darkroom": __version__,
+        "python": platform.python_version(),
+        "libraries": {name: importlib.metadata.version(name) for name in LIBRARIES},
+        "hardware": hardware(),
+        "device": str(model.device),
+        "precision": str(model.dtype).removeprefix("torch."),
+        "seed": recipe.train.seed,
+        "base": recipe.base,
+        "base_sha256": model.hash,
+        "base_files": model.hashes,
+        "pictures_sha256": content_hash([*plan.photos, *plan.classes]),
+        **({"dataset": Path(recipe.data.images).name, "dataset_sha256": plan.dataset} if plan.dataset else {}),
+        "pictures": [_told(photo) for photo in {photo.path: photo for photo in plan.photos}.values()],
+        "held_out": [_told(photo) for photo in plan.held_out],
+        "preflight": plan.facts,
+    }
+
+
+def _told(photo: Photo) -> dict[str, Any]:
+    found = {"file": photo.path.name, "sha256": photo.sha256, "width": photo.width, "height": photo.height, "caption": photo.caption}
+    return found | ({"repeats": photo.repeats} if photo.repeats > 1 else {})
+
+
+def peak_memory_mib() -> int:
+    """The most this process has held: of the GPU where there is one, else of main memory (0 where the system does not tell)."""
+    import torch
+
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated() >> 20)
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(peak >> (20 if platform.system() == "Darwin" else 10))
+
+
+def product_hash(place: Path) -> str:
+    """SHA-256 of a file, or over all files of a folder by name."""
+    if place.is_file():
+        return sha256_file(place)
+    told = [f"{path.relative_to(place).as_posix()} {sha256_file(path)}" for path in sorted(place.rglob("*")) if path.is_file()]
+    return sha256_bytes("\n".join(told).encode())
