@@ -4,14 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 export DARKROOM_CACHE ?= $(CURDIR)/$(VENV)/cache
 
-.PHONY: demo test test-slow check bench setup pocket clean
+.PHONY: findings kills overfit reference methods-table demo test test-slow check bench setup pocket clean
 
 setup: $(VENV)/.done
 
 $(VENV)/.done: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[vision,tag,optim,gpu]' \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[vision,tag,optim,gpu,track,imagenet]' \
 		pytest hypothesis mypy ruff lycoris-lora einops toml webdataset statsmodels pandas
 	touch $@
 
@@ -33,6 +33,21 @@ test-slow: setup
 bench: setup
 	$(BIN)/python bench/train_step.py
 	$(BIN)/python bench/draw_sixteen.py
+
+# About 17 minutes on two idle cores; goes on where it was stopped.
+findings: setup
+	$(BIN)/python tools/findings.py
+
+# Fifty kills -9 over one training.
+kills: setup
+	$(BIN)/python tools/kill_training.py
+
+reference: setup
+	$(BIN)/darkroom recipes --reference > $(VENV)/reference.md
+	mv $(VENV)/reference.md docs/reference.md
+
+methods-table: setup
+	$(BIN)/python tools/methods_table.py
 
 # Developers only: builds the pocket model from nothing (hours on two cores).
 pocket: setup

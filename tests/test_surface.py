@@ -33,7 +33,7 @@ OPTIONS = {
     "dataset prepare": "--alpha --focus --held-out --json --masks --seed",
     "dataset shards": "--json --per-shard --to",
     "dataset unpack": "--json --to",
-    "train": "--base --check --images --json --out --set --sidecar --subject",
+    "train": "--base --check --images --json --out --set --sidecar --stop-when-settled --subject",
     "resume": "--json",
     "generate": (
         "--adapter --adapters --again --base --batch --control --count --device --embedding --guidance --height --image --json --keep --language --mask "
@@ -59,9 +59,19 @@ OPTIONS = {
     "base merge": "--block --dtype --how --json --out --weight",
     "adapter convert": "--base --bundle --json --out --sidecar --to --unbundle --word",
     "prompt": "--base --embedding --json --language --steps",
-    "trial": "--adapter --base --device --json --out --prompt --prompts --reference --scorer --seeds --set",
+    "trial": (
+        "--adapter --base --device --difference --fill --json --out --pilot --pilot-prompts --plan --power --prompt --prompts --reference --scorer --seeds "
+        "--set --world"
+    ),
     "demo": "--json --out",
-    "recipes": "--json",
+    "recipes": "--json --reference",
+    "runs": "",
+    "runs list": "--json",
+    "runs show": "--json --out",
+    "score": "--base-pictures --batch --beside --device --json --list --metrics --model --out --prompts --reference --scorer --training --trigger",
+    "pick": "--checkpoints --class --device --held-out --json --out --prompt --scorer --seeds --set",
+    "tune-weights": "--adapter --budget --device --json --out --per-block --set --trial",
+    "wrong": ("--base --boost --caption --device --good --guidance --json --per-word --precision --refiner --scenes --seed --steps --to --words"),
 }
 
 PROBE = f"""

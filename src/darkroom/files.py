@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import hashlib
 import json
 import math
@@ -73,6 +74,21 @@ def copy_whole(source: Path, target: Path) -> None:
         return
     with atomic(target) as part:
         shutil.copyfile(source, part)
+
+
+def link_equal(folder: Path, other: Path) -> None:
+    """Each file of a folder that equals the other folder's of that name becomes a hard link to it. Where there can be none it stays a copy."""
+    for file in sorted(folder.rglob("*")):
+        twin = other / file.relative_to(folder)
+        if not file.is_file() or not twin.is_file() or file.samefile(twin) or not filecmp.cmp(file, twin, shallow=False):
+            continue
+        link = file.with_name(f".{file.name}.link")
+        try:
+            os.link(twin, link)
+            link.replace(file)
+        except OSError:  # a file system without links
+            link.unlink(missing_ok=True)
+            return
 
 
 def _umask() -> int:

@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from darkroom.errors import DatasetError
-from darkroom.evidence.report import EXTREMES, LARGEST, interval_svg, render
+from darkroom.evidence.album import EXTREMES, SIDES, Album
+from darkroom.evidence.forest import interval_svg
+from darkroom.evidence.report import render
 
 HOSTILE = "<script>alert('thor')</script> & \"snow\""
 PROMPTS, SEEDS = ["a photo of thor", HOSTILE], [1, 2, 3]
@@ -135,14 +136,18 @@ def test_a_large_photo_is_shrunk_upright_and_loses_its_exif(tmp_path: Path, page
     (attrs,) = (attrs for attrs, _ in page(training=["photo.jpg"]).all("img") if "photo.jpg" in (attrs["alt"] or ""))
     data = base64.b64decode((attrs["src"] or "").removeprefix("data:image/png;base64,"))
     with Image.open(io.BytesIO(data)) as shown:
-        assert (shown.format, shown.size, dict(shown.getexif())) == ("PNG", (LARGEST // 2, LARGEST), {})
+        assert (shown.format, shown.size, dict(shown.getexif())) == ("PNG", (SIDES[0][1] // 2, SIDES[0][1]), {})
     assert b"SecretCamera" not in data
 
 
-def test_a_missing_picture_is_named(trial: dict[str, Any], tmp_path: Path) -> None:
+def test_a_missing_or_broken_picture_is_said_in_its_place(trial: dict[str, Any], tmp_path: Path, page: Callable[..., Page]) -> None:
     (tmp_path / trial["pictures"][3]["file"]).unlink()
-    with pytest.raises(DatasetError, match=r"3\.png"):
-        render(trial, tmp_path)
+    (tmp_path / trial["pictures"][4]["file"]).write_bytes((tmp_path / trial["pictures"][4]["file"]).read_bytes()[:40])
+    trial["pictures"][5]["fault"] = "not drawn: the adapter is made for another model."
+    found = page()
+    told = [text for _, text in found.all("p", class_="none")]
+    assert [text[:40] for text in told] == ["no picture: No such file or directory", told[1][:40], "not drawn: the adapter is made for anoth"]
+    assert told[1].startswith("no picture: ") and len(found.all("tr", class_="pair")) == 6
 
 
 def test_hostile_text_is_shown_and_never_run(tmp_path: Path, trial: dict[str, Any]) -> None:
@@ -163,7 +168,7 @@ def test_the_grid_has_a_row_a_pair_and_a_column_an_arm(trial: dict[str, Any], pa
     found = page()
     assert len(found.all("tr", class_="pair")) == len(PROMPTS) * len(SEEDS)
     assert len(found.all("div", class_="cell")) == len(trial["pictures"])
-    assert [text for _, text in found.all("tr", class_="prompt")] == PROMPTS
+    assert [text for _, text in found.all("summary")] == PROMPTS
     assert all(attrs.get("scope") for attrs, _ in found.all("th"))
 
 
@@ -184,7 +189,7 @@ def test_a_score_that_is_no_number_is_a_dash(absent: Any, trial: dict[str, Any],
     assert scored[:2] == ["likeness- faults2.00", "likeness61.0 faults2.60 +0.60"]
     shown = found.all("main")[0][1]
     assert not re.search(r"\b(nan|inf|None|broken)\b", shown)
-    assert [text for _, text in found.all("td") if text == "5"] == ["5"]  # one score fewer in the summary
+    assert [text for _, text in found.all("td") if text == "5"] == ["5", "5"]  # one score fewer in both summaries
 
 
 def test_a_trial_without_any_score_still_renders(trial: dict[str, Any], page: Callable[..., Page]) -> None:
@@ -235,10 +240,10 @@ def test_what_it_would_take_is_shown_where_nothing_can_be_seen(page: Callable[..
     )
     assert len(found.all("table", class_="plan")) == 1
     cells = [text for _, text in found.all("td")]
-    assert cells[cells.index("1,234") - 1 :][:5] == ["4", "1,234", "4,936", "9,872", "-"]
+    assert cells[cells.index("1,234") - 2 :][:3] == ["0.500", "4.25", "1,234"] and "> 10,000" in cells
     (section,) = (text for attrs, text in found.all("section") if attrs.get("aria-labelledby") == "plans")
-    assert "adapter against base: a difference of 0.500 faults with a chance of 80 %. This trial could have seen 4.25 faults." in section
-    assert "Not even 10,000 prompts would do." in section
+    assert "would see one of the size named in 80 % of cases" in section and "4 seeds" in section
+    assert "Not even 10,000 prompts would do." in page(comparisons=[judged(verdict="unclear", plan=hopeless)]).all("main")[0][1]
 
 
 def test_a_trial_of_before_still_renders(page: Callable[..., Page]) -> None:
@@ -248,7 +253,7 @@ def test_a_trial_of_before_still_renders(page: Callable[..., Page]) -> None:
 
 @pytest.mark.parametrize(("numbers", "expected"), [((3.0, 6.0, 10.0), (62.6, 75.2, 92.0)), ((-10.0, 0.0, 5.0), (8.0, 50.0, 71.0))])
 def test_the_forest_plot_is_true_to_scale(numbers: tuple[float, ...], expected: tuple[float, ...]) -> None:
-    card = {**comparison(), "numbers": list(numbers), "mean": "", "low": "", "high": ""}
+    card = {**comparison(against="base"), "numbers": list(numbers), "mean": "", "low": "", "high": ""}
     svg = Page(str(interval_svg(card, 10.0)))
     bar, dot = svg.all("line", class_="range")[0][0], svg.all("circle")[0][0]
     assert [float((place or "").rstrip("%")) for place in (bar["x1"], dot["cx"], bar["x2"])] == pytest.approx(expected)
@@ -278,9 +283,57 @@ def test_at_most_four_pairs_each(trial: dict[str, Any], tmp_path: Path) -> None:
     assert "No pair lost." in found.all("main")[0][1]
 
 
-def test_the_summary_counts_and_averages(page: Callable[..., Page]) -> None:
-    cells = [text for _, text in page().all("td") if text.replace(".", "").replace("\u2212", "").isdigit()]
-    assert cells[:12] == ["6", "60.0", "0.0", "60.0", "60.0", "60.0", "6", "58.5", "3.9", "54.0", "58.5", "63.0"]  # std of 1 2 3 -4 -5 -6: sqrt(77.5 / 5)
+def test_the_summary_is_the_statistics_own_under_both_aggregations(trial: dict[str, Any], page: Callable[..., Page]) -> None:
+    cells = [text for _, text in page().all("td")][-4 * 2 * 13 :]  # arms x metrics of both tables
+    assert cells[13:26] == [
+        "6",
+        "2",
+        "58.5",
+        "3.9",
+        "54.0",
+        "55.2",
+        "58.5",
+        "61.8",
+        "63.0",
+        "0.00",
+        "\u22121.80",
+        "-",
+        "-",
+    ]  # std of 1 2 3 -4 -5 -6: sqrt(77.5 / 5)
+    assert cells[4 * 13 + 13 :][:5] == ["6", "2", "58.5", "1.0", "57.5"]  # of 61 62 63 and 54 55 56
+
+
+def test_many_comparisons_are_a_table_with_their_sentences(trial: dict[str, Any], page: Callable[..., Page]) -> None:
+    """Nine arms: what was decided is said in full, what was not can be opened, and a note that all metrics share is said once."""
+    names = ["base", *(f"arm {i}" for i in range(1, 9))]
+    arms = [{"name": name, "what": "somehow", "differs": ["adapters", "negative"], "difference": ""} for name in names]
+    told = [
+        comparison(
+            arm=arm, against="base", metric=metric, verdict="better" if arm == "arm 3" else "unclear", sentence=f"{metric} of {arm}.", notes=["Left out."]
+        )
+        for metric in ("likeness", "faults")
+        for arm in names[1:]
+    ]
+    contrasts = [{"arm": arm, "against": "base", "differs": ["adapters", "negative"], "difference": f"{arm} differs in 2 things."} for arm in names[1:]]
+    found = page(arms=arms, comparisons=told, contrasts=contrasts, pictures=[])
+    assert len(found.all("table", class_="matrix")) == 1 and not found.all("article", class_="card")
+    blocks = [text for _, text in found.all("article")]
+    assert len(blocks) == 8 and all(block.count("Left out.") == 1 and "differs in 2 things." in block for block in blocks)
+    assert "likeness of arm 3." in blocks[2] and not [text for _, text in found.all("details") if "of arm 3." in text]
+    assert [text for _, text in found.all("details") if "likeness of arm 1." in text]
+    assert "2 things from base: adapters, negative" in found.all("dl", class_="arms")[0][1]
+
+
+def test_what_went_wrong_is_said_first(page: Callable[..., Page]) -> None:
+    found = page(faults=["clip: could not score any further picture and was given up."])
+    assert "given up" in found.all("section", class_="verdicts")[0][1].split("likeness")[0]
+
+
+@pytest.mark.parametrize("count", [64, 65, 400])
+def test_many_large_pictures_are_shrunk_further(count: int, tmp_path: Path) -> None:
+    Image.new("RGB", (1024, 512)).save(tmp_path / "large.png")
+    shown = Album(tmp_path, count).picture("large.png", "large")
+    assert (shown["width"], shown["uri"][:16]) == {64: (512, "data:image/png;b"), 65: (384, "data:image/webp;"), 400: (256, "data:image/webp;")}[count]
 
 
 def test_the_receipt_is_flat(page: Callable[..., Page]) -> None:

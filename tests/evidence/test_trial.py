@@ -1,52 +1,95 @@
-"""A trial goes on where it stopped, never mixes pictures of another model or adapter, and refuses what could show nothing."""
+"""A trial goes on where it stopped, never mixes pictures of another model or adapter, and what fails half-way costs itself alone."""
 
+from __future__ import annotations
+
+import csv
 import json
-import math
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from darkroom import pocket
-from darkroom.errors import DatasetError, RecipeError
-from darkroom.evidence.trial import Arm, Trial, compare, compare_all, run_trial
-from darkroom.files import finite
-from darkroom.sampling.request import read_request
+from darkroom.errors import AdapterError, DatasetError, RecipeError
+from darkroom.evidence.trial import Arm, Trial, run_trial
+from darkroom.metrics import METRICS
+from darkroom.metrics.sharpness import Sharpness
+from darkroom.sampling.request import Worn, read_request
+from darkroom.sdxl.adapters.places import Catalogue
+from darkroom.sdxl.model import SDXL
+from support.adapters import chosen, made, saved
 
 
 @pytest.fixture
-def trial():
-    return Trial(
-        arms=(Arm(name="base"), Arm(name="empty negative", negative="")), prompts=("a 3d cat", "a flat dog"), seeds=(1,), steps=2, metrics=("clip", "aesthetic")
-    )
+def trial() -> Trial:
+    """Three arms, the third of which changes nothing that anybody can see: twelve tiny pictures."""
+    arms = (Arm(name="base"), Arm(name="empty negative", negative="", differs=("encoding",)))
+    return Trial(arms=arms, prompts=("a 3d cat", "a flat dog"), seeds=(1, 2), steps=1, batch=2, metrics=("clip", "sharpness"))
 
 
-def times(out):
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """One trial that was run, to be copied."""
+    yield tmp_path_factory.mktemp("trials") / "first"
+
+
+@pytest.fixture
+def out(trial: Trial, first: Path, tmp_path: Path) -> Path:
+    """A folder of the trial's, as it is after a run."""
+    if not first.exists():
+        run_trial(trial, first, "cpu")
+    return Path(shutil.copytree(first, tmp_path / "out"))
+
+
+def times(out: Path) -> dict[str, int]:
     return {path.relative_to(out).as_posix(): path.stat().st_mtime_ns for path in (out / "pictures").rglob("*.png")}
 
 
-def test_goes_on_and_redraws_only_what_changed(trial, tmp_path):
-    result = run_trial(trial, tmp_path, "cpu")
-    before = times(tmp_path)
-    assert len(before) == 4 and len(result["comparisons"]) == 2
-    first, second = sorted(before)[:2]
-    (tmp_path / first).unlink()
-    (tmp_path / second).write_bytes((tmp_path / second).read_bytes()[:200])  # damaged
-    run_trial(trial, tmp_path, "cpu")
-    after = times(tmp_path)
-    assert {name for name in after if after[name] != before[name]} == {first, second}
-    run_trial(trial.model_copy(update={"steps": 3}), tmp_path, "cpu")
-    assert all(times(tmp_path)[name] != after[name] for name in after)
+def test_goes_on_and_redraws_only_what_changed(trial: Trial, out: Path) -> None:
+    before, then = times(out), json.loads((out / "trial.json").read_text())
+    assert len(before) == 8
+    (out / "pictures/base/000-seed1.png").unlink()
+    damaged = out / "pictures/empty-negative/001-seed2.png"
+    damaged.write_bytes(damaged.read_bytes()[:200])
+    result = run_trial(trial, out, "cpu")
+    after = times(out)
+    assert {name for name in after if after[name] != before[name]} == {"pictures/base/000-seed1.png", "pictures/empty-negative/001-seed2.png"}
+    assert [row["scores"] for row in result["pictures"]] == [row["scores"] for row in then["pictures"]]
+    run_trial(trial.model_copy(update={"steps": 2}), out, "cpu")
+    assert all(times(out)[name] != after[name] for name in after)
 
 
-def test_arms_share_noise_and_differ_in_what_they_say(trial, tmp_path):
-    run_trial(trial, tmp_path, "cpu")
-    base, other = (read_request(tmp_path / "pictures" / arm / "000-seed1.png") for arm in ("base", "empty-negative"))
-    assert base.model_copy(update={"negative": ""}) == other
-    assert trial.arms[1].what(trial) == "pocket, as it is, negative encoded empty"
+def test_more_prompts_and_seeds_redraw_nothing(trial: Trial, out: Path) -> None:
+    before = times(out)
+    run_trial(trial.model_copy(update={"prompts": (*trial.prompts, "a small hat"), "seeds": (1, 2, 3), "batch": 2}), out, "cpu")
+    after = times(out)
+    assert len(after) == 18 and all(after[name] == before[name] for name in before)
 
 
-def test_a_held_out_picture_that_was_trained_on_is_refused(trial, tmp_path):
+def test_arms_share_noise_and_differ_in_what_they_say(trial: Trial, out: Path) -> None:
+    base, other = (read_request(out / "pictures" / arm / "000-seed1.png") for arm in ("base", "empty-negative"))
+    assert base.model_copy(update={"negative": ""}) == other and base.seed == trial.noise("a 3d cat", 1)
+    assert base.seed != read_request(out / "pictures/base/001-seed1.png").seed
+    result = json.loads((out / "trial.json").read_text())
+    assert [arm["what"] for arm in result["arms"]] == ["pocket, as it is", "pocket, as it is, negative encoded empty"]
+    assert result["contrasts"][0]["differs"] == ["encoding"] and "in one thing" in result["contrasts"][0]["difference"]
+    assert result["faults"] == [] and result["receipt"]["seconds_drawing"] > 0
+
+
+def test_tables_hold_every_picture_and_both_aggregations(trial: Trial, out: Path) -> None:
+    with (out / "scores.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 8 and set(rows[0]) == {"file", "arm", "prompt", "seed", "clip", "sharpness"}
+    with (out / "summary.csv").open(encoding="utf-8") as file:
+        found = [(row["name"], row["metric"], row["aggregation"]) for row in csv.DictReader(file)]
+    assert len(found) == 8 and ("empty negative", "sharpness", "mean of prompts") in found and ("base", "clip", "pooled") in found
+
+
+def test_a_held_out_picture_that_was_trained_on_is_refused(trial: Trial, tmp_path: Path) -> None:
     for name in ("train", "held"):
         (tmp_path / name).mkdir()
         Image.new("RGB", (64, 64), "red").save(tmp_path / name / "a.png")
@@ -55,97 +98,85 @@ def test_a_held_out_picture_that_was_trained_on_is_refused(trial, tmp_path):
         run_trial(leaky, tmp_path / "out", "cpu")
 
 
-def test_the_sentence_follows_the_interval(trial):
-    metric = {"name": "clip", "unit": "points", "higher_is_better": True}
-
-    def rows(differences):
-        return [
-            {"arm": arm.name, "prompt": prompt, "seed": 1, "scores": {"clip": 10.0 + (difference if arm.name != "base" else 0)}}
-            for arm in trial.arms
-            for prompt, difference in zip(trial.prompts, differences, strict=True)
-        ]
-
-    assert "is better" in compare(trial, rows([5.0, 5.1]), trial.arms[1], metric)["sentence"]
-    assert "is worse" in compare(trial, rows([-5.0, -5.1]), trial.arms[1], metric)["sentence"]
-    assert "no difference" in compare(trial, rows([-5.0, 5.1]), trial.arms[1], metric)["sentence"]
+@pytest.mark.parametrize(("metrics", "words"), [(("likenes",), 'Did you mean "likeness"'), (("likeness",), "--reference"), (("copying",), "copying")])
+def test_a_metric_that_cannot_be_asked_is_refused_before_anything_is_drawn(metrics: tuple[str, ...], words: str, trial: Trial, tmp_path: Path) -> None:
+    with pytest.raises((RecipeError, DatasetError), match=words):
+        run_trial(trial.model_copy(update={"metrics": metrics}), tmp_path / "out", "cpu")
+    assert not (tmp_path / "out").exists()
 
 
-CLIP = {"name": "clip", "question": "Does it show what the prompt says?", "unit": "points", "higher_is_better": True}
-FAULTS = {"name": "faults", "question": "Is it clean?", "unit": "faults", "higher_is_better": False}
+class Failing(Sharpness):
+    """Fails from the second call on, as a scorer does whose memory runs out."""
+
+    calls = 0
+
+    def __init__(self, given: Any) -> None:
+        self.key = f"failing {id(self)}"
+
+    def __call__(self, pictures: Any, prompts: Any) -> list[float]:
+        type(self).calls += 1
+        if type(self).calls > 1:
+            raise RuntimeError("out of memory")
+        return super().__call__(pictures, prompts)
 
 
-def wide(arms=2, **changes):
-    """A trial of eight prompts x six seeds and its rows: in clip and faults alike, arm i gains i - 1 on average."""
-    more = tuple(Arm(name=f"arm {i}", guidance=i) for i in range(1, arms))
-    trial = Trial(
-        arms=(Arm(name="base"), *more), prompts=tuple(f"a cat on {i} hats" for i in range(8)), seeds=tuple(range(1, 7)), metrics=("clip", "faults"), **changes
-    )
-    rng = np.random.default_rng(3)
-    rows = [
-        {"arm": arm.name, "prompt": prompt, "seed": seed, "scores": dict.fromkeys(("clip", "faults"), 20.0 + max(0, i - 1) + 0.5 * rng.normal())}
-        for i, arm in enumerate(trial.arms)
-        for prompt in trial.prompts
-        for seed in trial.seeds
-    ]
-    return trial, rows
+def test_a_scorer_that_fails_half_way_costs_its_own_scores_alone(trial: Trial, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(METRICS, "sharpness", Failing)
+    result = run_trial(trial, out, "cpu")
+    clip, failed = result["comparisons"]
+    assert clip["pairs"] == 4 and "cannot be compared" in failed["sentence"]
+    assert [row["scores"]["sharpness"] is not None for row in result["pictures"]] == [True] * 4 + [False] * 4
+    assert any("sharpness failed" in fault and "out of memory" in fault for fault in result["faults"])
+    assert "out of memory" in (out / "report.html").read_text("utf-8")
+    monkeypatch.undo()
+    assert run_trial(trial, out, "cpu")["faults"] == []
 
 
-def test_all_comparisons_are_judged_together():
-    trial, rows = wide(arms=4)
-    found = compare_all(trial, rows, trial.arms[1:], [CLIP, FAULTS])
-    assert [(one["arm"], one["metric"]) for one in found] == [(f"arm {i}", name) for name in ("clip", "faults") for i in (1, 2, 3)]
-    assert [one["verdict"] for one in found] == ["unclear", "better", "better", "unclear", "worse", "worse"]
-    assert all(one["comparisons"] == 6 and one["p_corrected"] >= one["p"] for one in found)
-    assert max(one["p_corrected"] / one["p"] for one in found) == pytest.approx(6)
-    alone = compare(trial, rows, trial.arms[2], CLIP)
-    assert alone["p_corrected"] == alone["p"] == found[1]["p"]
+def test_a_picture_that_is_gone_or_broken_costs_its_pair_alone(trial: Trial, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where a disk loses them between drawing and scoring."""
+    gone, broken = out / "pictures/base/000-seed1.png", out / "pictures/empty-negative/001-seed2.png"
+
+    def lose(work: Any, *_: Any, **__: Any) -> None:
+        gone.unlink(missing_ok=True)
+        broken.write_bytes(broken.read_bytes()[:200])
+
+    monkeypatch.setattr("darkroom.evidence.drawing.draw_files", lose)
+    result = run_trial(trial, out, "cpu")
+    assert [one["pairs"] for one in result["comparisons"]] == [2, 2]
+    assert "are left out" in result["comparisons"][0]["notes"][0]
+    assert any("000-seed1.png: there is no such file" in fault for fault in result["faults"]) and any("001-seed2.png" in fault for fault in result["faults"])
+    assert "no picture" in (out / "report.html").read_text("utf-8") or "no such file" in (out / "report.html").read_text("utf-8")
 
 
-def test_a_comparison_says_its_sizes_and_what_it_would_take():
-    trial, rows = wide(arms=3)
-    unseen, seen, _, fewer = compare_all(trial, rows, trial.arms[1:], [CLIP, FAULTS])
-    assert seen["wins"][0] > 0.8 and fewer["wins"] == pytest.approx([1 - seen["wins"][0], 1 - seen["wins"][2], 1 - seen["wins"][1]])
-    assert seen["g"][1] < seen["g"][0] < seen["g"][2] and seen["bootstrap"][0] < seen["mean"] < seen["bootstrap"][1]
-    assert seen["arm_mean"] - seen["baseline_mean"] == pytest.approx(seen["mean"])
-    assert "it would take about" in unseen["sentence"] and unseen["plan"]["alternatives"][0]["pictures"] == 3 * unseen["plan"]["alternatives"][0]["pairs"]
-    json.dumps(finite([unseen, seen]), allow_nan=False)
+def adapter(path: Path, model: SDXL, zero: bool = False) -> Worn:
+    catalogue = Catalogue.of(model)
+    found = made(catalogue, "LoRA", keys=[chosen(catalogue)[0].key])
+    if zero:
+        for change in found.changes.values():
+            torch.nn.init.zeros_(change.up)  # type: ignore[attr-defined]
+    return Worn(file=str(saved(path, found)))
 
 
-def test_equivalence_is_for_those_who_state_a_margin():
-    trial, rows = wide(margins={"clip": 1.0})
-    clip, faults = compare_all(trial, rows, trial.arms[1:], [CLIP, FAULTS])
-    assert clip["verdict"] == "equivalent" and clip["margin"] == 1.0 and clip["p_equivalence"] < 0.05
-    assert faults["verdict"] == "unclear" and faults["margin"] is None
-    assert Trial.from_tree(json.loads(trial.model_dump_json()), "x") == trial
+def test_an_adapter_that_changes_nothing_is_said(trial: Trial, out: Path, model: SDXL, tmp_path: Path) -> None:
+    idle = Arm(name="idle", adapters=(adapter(tmp_path / "idle.safetensors", model, zero=True),), differs=("adapters",))
+    result = run_trial(trial.model_copy(update={"arms": (*trial.arms, idle)}), out, "cpu")
+    notes = {one["arm"]: one["notes"] for one in result["comparisons"] if one["metric"] == "clip"}
+    assert 'All 4 pictures of "idle" equal those of "base" to the last bit' in notes["idle"][0]
+    assert not any("last bit" in note for note in notes["empty negative"])
 
 
-@pytest.mark.parametrize(
-    ("margins", "words"), [({"clpi": 1.0}, '"clpi" is not among the metrics'), ({"clip": 0.0}, "above 0"), ({"clip": math.inf}, "above 0")]
-)
-def test_a_margin_that_makes_no_sense_is_refused(margins, words):
-    with pytest.raises(RecipeError, match=words):
-        Trial.from_tree(json.loads(wide()[0].model_dump_json()) | {"margins": margins}, "x")
+def test_an_arm_that_cannot_be_drawn_does_not_cost_the_others(trial: Trial, out: Path, tmp_path: Path) -> None:
+    (tmp_path / "odd.safetensors").write_bytes(b"this is no adapter")
+    odd = Arm(name="odd", adapters=(Worn(file=str(tmp_path / "odd.safetensors")),))
+    result = run_trial(trial.model_copy(update={"arms": (*trial.arms, odd)}), out, "cpu")
+    clip = {one["arm"]: one for one in result["comparisons"] if one["metric"] == "clip"}
+    assert clip["empty negative"]["pairs"] == 4 and "cannot be compared" in clip["odd"]["sentence"]
+    assert any('arm "odd"' in fault and "not drawn" in fault and "odd.safetensors" in fault for fault in result["faults"])
+    assert (out / "grid.png").is_file() and "odd.safetensors" in (out / "report.html").read_text("utf-8")
+    with pytest.raises(AdapterError, match=r"odd\.safetensors"):  # nothing is left to compare
+        run_trial(trial.model_copy(update={"arms": (trial.arms[0], odd)}), out, "cpu")
 
 
-def test_one_score_that_is_no_number_costs_one_pair_and_is_said():
-    trial, rows = wide()
-    rows[-1]["scores"] = {"clip": math.nan}
-    clip, faults = compare_all(trial, rows, trial.arms[1:], [CLIP, FAULTS])
-    assert clip["pairs"] == faults["pairs"] == 47 and math.isfinite(clip["arm_mean"])
-    assert 'no score in "arm 1" for prompt "a cat on 7 hats", seed 6' in clip["notes"][0]
-
-
-def test_a_metric_that_failed_does_not_cost_the_others():
-    trial, rows = wide(arms=3)
-    for row in rows:
-        if row["arm"] == "arm 1":
-            row["scores"] = row["scores"] | {"faults": None}
-    found = compare_all(trial, rows, trial.arms[1:], [CLIP, FAULTS])
-    assert [one["verdict"] for one in found] == ["unclear", "better", "unclear", "worse"]
-    assert 'faults: "arm 1" cannot be compared with "base": no pair has a score in both arms' in found[2]["sentence"] and found[2]["pairs"] == 0
-    assert found[0]["comparisons"] == 3, "what was not asked is not corrected for"
-
-
-def test_the_demo_keeps_its_subject_apart():
+def test_the_demo_keeps_its_subject_apart() -> None:
     train, held = ({p.name for p in (pocket.CATS / name).glob("*.png")} for name in ("train", "held_out"))
     assert len(train) == 6 and len(held) == 3 and not train & held

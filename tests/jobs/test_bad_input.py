@@ -150,7 +150,10 @@ def test_a_trial_that_could_show_nothing(capsys, tmp_path, cats):
     base = ["trial", "--adapter", tmp_path / "a.safetensors", "--out", tmp_path / "t"]
     refused(capsys, [*base, "--prompt", "a cat"], "one prompt only")
     refused(capsys, ["trial", "--out", tmp_path / "t"], "TRIAL.toml")
-    refused(capsys, [*base, "--prompt", "a cat", "--prompt", "a dog", "--set", 'metrics=["clipp"]'], 'Did you mean "clip"')
-    refused(capsys, [*base, "--prompt", "a cat", "--prompt", "a dog", "--reference", tmp_path], "holds no picture")
+    two = [*base, "--prompt", "a cat", "--prompt", "a dog"]
+    refused(capsys, two, "there is no such file")
+    (tmp_path / "a.safetensors").write_bytes(b"")
+    refused(capsys, [*two, "--set", 'metrics=["clipp"]'], 'Did you mean "clip"')
+    refused(capsys, [*two, "--reference", tmp_path / "none"], "there is no such folder")
     (tmp_path / "t.toml").write_text('prompts = ["a", "b"]\n[[arms]]\nname = "x"\n[[arms]]\nname = "y"\n')
     refused(capsys, ["trial", tmp_path / "t.toml"], "are the same")

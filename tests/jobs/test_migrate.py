@@ -117,14 +117,14 @@ def test_the_cat_tutorial(shared, tmp_path):
     text = next((shared / "seeds").glob("003_*.txt")).read_text(encoding="utf-8", errors="replace")
     plain, prior = (import_diffusers(command) for command in re.findall(r"```python\n(.*?)```", text, re.DOTALL))
     assert plain.counts() == {"mapped": 18, "implied": 1, "no_equal": 2, "unknown": 0}
-    assert prior.counts() == {"mapped": 18, "implied": 1, "no_equal": 7, "unknown": 0}
+    assert prior.counts() == {"mapped": 22, "implied": 2, "no_equal": 2, "unknown": 0}
     for imported, length, accumulate, every in ((plain, "500 steps", 4, "25 epochs"), (prior, "1000 steps", 2, "1250 steps")):
         recipe = loads(imported, tmp_path)
         assert (str(recipe.train.length), recipe.train.accumulate, str(recipe.preview.every)) == (length, accumulate, every)
         assert recipe.data.images == "$source_data_dir" and any("$source_data_dir" in text for text in imported.todo)
-    assert {key for key, outcome in outcomes(prior).items() if "prior" in key or ("class" in key and outcome == "no_equal")} == {
-        "--with_prior_preservation", "--class_data_dir", "--prior_loss_weight", "--class_prompt", "--num_class_images",
-    }  # fmt: skip
+    kept = loads(prior, tmp_path).data.prior
+    assert (kept.prompt, kept.count, kept.weight, kept.pictures) == ("photo of cat", 100, 1.0, "")
+    assert not loads(plain, tmp_path).data.prior.prompt
 
 
 @pytest.mark.parametrize(

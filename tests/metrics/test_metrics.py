@@ -8,7 +8,7 @@ from PIL import Image, ImageFilter
 from darkroom import pocket
 from darkroom.data.picture import read_picture
 from darkroom.errors import DatasetError, ModelError
-from darkroom.metrics import METRICS, Aesthetic, ClipScore, Likeness
+from darkroom.metrics import METRICS, Aesthetic, ClipScore, Given, Likeness
 from darkroom.metrics.eye import Eye
 
 
@@ -41,10 +41,10 @@ def test_any_clip_folder_is_an_eye(tmp_path):
             **tokenizer(prompts, padding="max_length", max_length=77, return_tensors="pt"), pixel_values=processor(pictures, return_tensors="pt").pixel_values
         )
     expected = 100 * (out.image_embeds * out.text_embeds).sum(1).clamp(min=0)
-    found = ClipScore(Eye.load(tmp_path))(pictures, prompts)
+    found = ClipScore(Given(Eye.load(tmp_path)))(pictures, prompts)
     torch.testing.assert_close(torch.tensor(found), expected, rtol=1e-3, atol=0.05)
     with pytest.raises(ModelError, match=r"aesthetic\.safetensors"):
-        Aesthetic(Eye.load(tmp_path))
+        Aesthetic(Given(Eye.load(tmp_path)))
 
 
 def test_the_shared_text_tower_is_text_encoder_2(eye, model):
@@ -54,14 +54,14 @@ def test_the_shared_text_tower_is_text_encoder_2(eye, model):
 
 
 def test_clip_prefers_the_right_prompt(eye, cat_pictures):
-    score = ClipScore(eye)
+    score = ClipScore(Given(eye))
     right = score(cat_pictures, ["a cat"] * len(cat_pictures))
     wrong = score(cat_pictures, ["a bicycle"] * len(cat_pictures))
     assert sum(r > w for r, w in zip(right, wrong, strict=True)) >= 8
 
 
 def test_blurred_pictures_score_lower(eye, cat_pictures):
-    score = Aesthetic(eye)
+    score = Aesthetic(Given(eye))
     clean = score(cat_pictures, [""] * len(cat_pictures))
     blurred = score([p.filter(ImageFilter.GaussianBlur(p.width / 25)) for p in cat_pictures], [""] * len(cat_pictures))
     assert sum(c > b for c, b in zip(clean, blurred, strict=True)) >= 8
@@ -71,16 +71,27 @@ def test_likeness_knows_the_cats_it_never_saw(eye, cat_pictures):
     references = [read_picture(path) for path in sorted((pocket.CATS / "held_out").glob("*.png"))]
     train = [read_picture(path) for path in sorted((pocket.CATS / "train").glob("*.png"))]
     noise = [Image.fromarray(np.random.default_rng(i).integers(0, 255, (64, 64, 3), np.uint8)) for i in range(6)]
-    likeness = Likeness(eye, references)
+    likeness = Likeness(Given(eye, references))
     assert min(likeness(train, [""] * 6)) > max(likeness(noise, [""] * 6))
     assert likeness(references, [""] * 3)[0] <= 100.001
 
 
 def test_likeness_without_references_is_refused(eye):
     with pytest.raises(DatasetError, match="--reference"):
-        Likeness(eye)
+        Likeness(Given(eye))
 
 
-def test_every_metric_says_what_it_asks():
-    for name, metric in METRICS.items():
-        assert metric.name == name and metric.question.endswith("?") and isinstance(metric.higher_is_better, bool) and metric.unit
+@pytest.mark.parametrize("name", METRICS)
+def test_every_metric_says_what_it_asks(name, eye, cat_pictures):
+    """And every one that needs nothing from the hub answers with a number a picture, the same again, whatever the batch."""
+    metric = METRICS[name]
+    assert metric.name == name and metric.question.endswith("?") and metric.unit and metric.per in ("picture", "prompt")
+    assert all(isinstance(value, bool) for value in (metric.higher_is_better, metric.prompted)) and isinstance(metric.blank, str)
+    assert not metric.blank or metric.blank.startswith(("they", "the")), 'reads on after "because"'
+    if name not in ("dino", "imagenet", "hpsv2", "pickscore", "imagereward"):
+        given = Given(eye, cat_pictures[:3], cat_pictures[3:6], cat_pictures[6:], ["a cat"] * 3)
+        scores = metric(given)(cat_pictures, ["a cat"] * 9)
+        assert len(scores) == 9 and all(isinstance(score, float) and np.isfinite(score) for score in scores)
+        assert metric(given)(cat_pictures, ["a cat"] * 9) == scores and metric(given).key == metric(given).key
+        if metric.per == "picture":
+            assert metric(given)(cat_pictures[4:6], ["a cat"] * 2) == pytest.approx(scores[4:6], rel=1e-4)

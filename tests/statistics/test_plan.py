@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from darkroom.statistics import ComparisonError, Components, Pairs, components, plan, power, smallest_visible
 from darkroom.statistics.interval import student
@@ -125,3 +126,14 @@ def test_without_any_spread_two_prompts_do() -> None:
 def test_a_question_without_an_answer_is_refused(changes: dict, words: str) -> None:
     with pytest.raises(ComparisonError, match=words):
         plan(trial(np.random.default_rng(0), 5, 2), **{"difference": 1.0, **changes})
+
+
+@pytest.mark.parametrize("freedom", [1, 2, 3, 4, 7, 40])
+@pytest.mark.parametrize("alpha", [0.05, 0.05 / 15, 0.05 / 80])
+def test_power_grows_with_the_difference_up_to_1(freedom: int, alpha: float) -> None:
+    """With few prompts and many comparisons too, where scipy's noncentral t gives NaN on the far side."""
+    found = np.array([power(shift, 1.0, freedom, alpha) for shift in np.linspace(0.1, 60, 200)])
+    assert np.diff(found).min() > -1e-6 and alpha < found[0] < found[-1] <= 1
+    rng = np.random.default_rng(0)
+    t = (rng.normal(size=200_000) + 9) / np.sqrt(rng.chisquare(freedom, 200_000) / freedom)
+    assert power(9, 1.0, freedom, alpha) == pytest.approx((abs(t) > stats.t.ppf(1 - alpha / 2, freedom)).mean(), abs=0.005)

@@ -6,224 +6,130 @@ The page needs nothing from outside, and forbids it to itself with a content sec
 
 from __future__ import annotations
 
-import base64
-import io
 import itertools
-import math
-import statistics
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
-from PIL import Image, ImageOps
 
-from darkroom.errors import DatasetError
+from darkroom.evidence.album import Album, View, extremes, rows, strips
+from darkroom.evidence.figures import decimals_of, finite, flat, interval, number, p_value, percent, sized
+from darkroom.evidence.forest import axis_svg, interval_svg, scale
+from darkroom.statistics import describe
 
-LARGEST = 512  # pixels: twice the size at which the page shows a picture; larger ones are shrunk, or 64 of SDXL's weigh 130 MB
-TINY = 128  # pixels: narrower pictures are enlarged with hard pixel edges
-EXTREMES = 4  # pairs in "best", and in "worst"
 SYMBOLS = {"better": "▲", "worse": "▼", "equivalent": "≈", "unclear": "○"}
 TESTS = {"p": "p", "p_corrected": "corrected", "p_permutation": "permutation", "p_wilcoxon": "Wilcoxon"}  # columns of the table of second opinions
-
-View = dict[str, Any]
+FEW = 6  # comparisons that are shown as cards; more are shown as a table and sentences
+OPEN = 6  # prompts whose pictures are open from the start
+AGGREGATIONS = {
+    "pooled": "Pooled: over all pictures at once.",
+    "mean of prompts": "Mean of prompts: each figure within every prompt, then averaged over the prompts.",
+}
+COLUMNS = {
+    "mean": "mean", "std": "std", "min": "min", "q25": "25\u00a0%", "q50": "50\u00a0%", "q75": "75\u00a0%", "max": "max", "skew": "skew",
+    "kurtosis": "kurtosis", "clip_mean": "CLIP mean", "clip_std": "CLIP std",
+}  # fmt: skip
 
 
 def render(result: Mapping[str, Any], folder: Path) -> str:
-    """The whole page for a trial's result; its pictures are read from `folder`. Raises DatasetError where one cannot be read."""
+    """The whole page for a trial's result; its pictures are read from `folder`. One that cannot be read is said in its place."""
     env = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
     template = env.from_string(Path(__file__).with_name("report.html.j2").read_text("utf-8"))
-    places = {metric["name"]: _places(_scores(result, metric["name"])) for metric in result["metrics"]}
+    places = {metric["name"]: decimals_of(_scores(result, metric["name"])) for metric in result["metrics"]}
     cards = [_card(comparison, result, places.get(comparison["metric"], 2)) for comparison in result["comparisons"]]
-    rows = _rows(result, _cells(result, folder), places)
-    best, worst = _extremes(result, rows)
+    contrasts = list(dict.fromkeys((card["arm"], card["against"]) for card in cards))
+    album = Album(folder, len(result["pictures"]))
+    drawn = rows(result, album, places)
+    best, worst = extremes(result, drawn, contrasts, next(iter(places.values()), 2))
+    planned = [card for card in cards if card["verdict"] == "unclear" and card["plan"]]
+    groups = [(prompt, list(group)) for prompt, group in itertools.groupby(drawn, lambda row: row["prompt"])]
     return template.render(
         result=result,
-        cards=cards,
+        cards=cards if len(cards) <= FEW else [],
+        blocks=_blocks(result, cards, contrasts),
         tally=Counter(card["verdict"] for card in cards),
+        against_base=all(against == result["baseline"] for _, against in contrasts),
         panels=_panels(result, cards),
         opinions=_by_metric(result, [(card["metric"], _opinion(card)) for card in cards if card["p_corrected"] is not None]),
         opinion_columns=[*TESTS.values(), "bootstrap interval", "effect", "better in"],
-        plans=[_planned(card) for card in cards if card["verdict"] == "unclear" and card["plan"]],
-        strips=_strips(result, folder),
-        groups=[(prompt, list(group)) for prompt, group in itertools.groupby(rows, lambda row: row["prompt"])],
+        plans=_by_metric(result, [(card["metric"], _planned(card)) for card in planned]),
+        plan_seeds=sorted({one["seeds"] for card in planned for one in card["plan"]["alternatives"]}),
+        strips=strips(result, album),
+        groups=groups,
+        open_groups=OPEN if len(groups) > OPEN + 2 else len(groups),
         best=best,
         worst=worst,
-        summary=_summary(result, places),
-        receipt=list(_flat(result["receipt"])),
+        tables=[(title, _summary(result, places, name)) for name, title in AGGREGATIONS.items()],
+        table_columns=["n", "prompts", *COLUMNS.values()],
+        receipt=list(flat(result["receipt"])),
         symbols=SYMBOLS,
-        largest=LARGEST if any(cell and cell["picture"]["shrunk"] for row in rows for cell in row["cells"]) else None,
+        largest=album.side if any(cell and cell["picture"]["shrunk"] for row in drawn for cell in row["cells"]) else None,
     )
-
-
-def _finite(value: Any) -> float | None:
-    """The value as a float, or None where it is missing, not a number, or infinite."""
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        return None
-    return number if math.isfinite(number) else None
-
-
-def _places(scores: Sequence[float]) -> int:
-    """Decimals that show a typical score with three digits: 71.2, 3.40, 0.312."""
-    typical = statistics.median(map(abs, scores)) if scores else 1.0
-    return min(6, max(0, 2 - math.floor(math.log10(typical)))) if typical else 2
-
-
-def _number(value: Any, places: int, signed: bool = False) -> str:
-    """The value with a true minus; "-" for what is no finite number. A small one keeps one digit rather than become zero."""
-    number = _finite(value)
-    if number is None:
-        return "-"
-    if number and round(number, places) == 0:
-        places = min(12, -math.floor(math.log10(abs(number))))
-    return ("\u2212" if number < 0 else "+" if signed and number else "") + f"{abs(number):,.{places}f}"
-
-
-def _flat(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
-    """Nested mappings as ("outer.inner", "text") pairs, in their own order; a list of plain values is one text."""
-    if isinstance(value, (list, tuple)) and any(isinstance(item, (Mapping, list, tuple)) for item in value):
-        value = dict(enumerate(value, 1))
-    if isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from _flat(item, f"{name}.{key}" if name else str(key))
-    else:
-        items = value if isinstance(value, (list, tuple)) else [value]
-        yield name, ", ".join("-" if item is None or (isinstance(item, float) and not math.isfinite(item)) else str(item) for item in items) or "-"
-
-
-def _picture(path: Path, alt: str) -> View:
-    """A picture as a PNG data URI: its own bytes where it is a small PNG, else shrunk and turned upright, without its EXIF data."""
-    try:
-        with Image.open(path) as image:
-            shrunk = max(image.size) > LARGEST
-            own = image.format == "PNG" and not shrunk and "exif" not in image.info
-            data, size = (path.read_bytes(), image.size) if own else _shrunk_png(image)
-    except OSError as error:
-        raise DatasetError(f"{path}: the report cannot show this picture: {error}. Put the file back, or run the trial again.") from error
-    uri = "data:image/png;base64," + base64.b64encode(data).decode("ascii")
-    return {"uri": uri, "width": size[0], "height": size[1], "alt": alt, "tiny": size[0] < TINY, "shrunk": shrunk}
-
-
-def _shrunk_png(image: Image.Image) -> tuple[bytes, tuple[int, int]]:
-    shown = ImageOps.exif_transpose(image).convert("RGBA" if image.has_transparency_data else "RGB")
-    shown.thumbnail((LARGEST, LARGEST), Image.Resampling.LANCZOS)
-    file = io.BytesIO()
-    shown.save(file, "PNG")
-    return file.getvalue(), shown.size
-
-
-def _strips(result: Mapping[str, Any], folder: Path) -> list[View]:
-    """The pictures of the subject: those it learned from, and those it never saw."""
-    named = [(title, result[key]) for key, title in (("training", "Learned from"), ("references", "Held out, never learned from")) if result[key]]
-    return [{"title": title, "pictures": [_picture(folder / file, f"{title}: {Path(file).name}") for file in files]} for title, files in named]
-
-
-def _cells(result: Mapping[str, Any], folder: Path) -> dict[tuple[str, str, int], View]:
-    """Every drawn picture with its scores by (arm, prompt, seed)."""
-    arms, cells = {arm["name"] for arm in result["arms"]}, {}
-    for drawn in result["pictures"]:
-        arm, prompt, seed = key = drawn["arm"], drawn["prompt"], drawn["seed"]
-        assert arm in arms and prompt in result["prompts"] and seed in result["seeds"], f"{key} is not in the trial's plan"
-        scores = {metric["name"]: _finite((drawn.get("scores") or {}).get(metric["name"])) for metric in result["metrics"]}
-        cells[key] = {"arm": arm, "picture": _picture(folder / drawn["file"], f"{arm}: {prompt} (seed {seed})"), "scores": scores}
-    return cells
-
-
-def _rows(result: Mapping[str, Any], cells: Mapping[tuple[str, str, int], View], places: Mapping[str, int]) -> list[View]:
-    """One row a (prompt, seed); its cells in the order of the arms, None where nothing was drawn."""
-    rows = []
-    for index, (prompt, seed) in enumerate(itertools.product(result["prompts"], result["seeds"]), 1):
-        base = cells.get((result["baseline"], prompt, seed))
-        drawn = [_against(cells.get((arm["name"], prompt, seed)), base, places) for arm in result["arms"]]
-        rows.append({"id": f"pair-{index}", "prompt": prompt, "seed": seed, "base": base and _against(base, base, places), "cells": drawn})
-    return rows
-
-
-def _against(cell: View | None, base: View | None, places: Mapping[str, int]) -> View | None:
-    """The cell with its scores as (metric, score, distance from the baseline) texts."""
-    if cell is None:
-        return None
-    base_scores = base["scores"] if base and base is not cell else {}
-    gaps = {name: score - base_scores[name] for name, score in cell["scores"].items() if score is not None and base_scores.get(name) is not None}
-    shown = [(name, _number(score, places[name]), _number(gaps[name], places[name], True) if name in gaps else "") for name, score in cell["scores"].items()]
-    return {**cell, "gaps": gaps, "shown": shown}
-
-
-def _extremes(result: Mapping[str, Any], rows: Sequence[View]) -> tuple[list[View], list[View]]:
-    """The pairs with the largest gain and with the largest loss in the first metric, the most extreme first."""
-    if not result["metrics"]:
-        return [], []
-    metric, sign = result["metrics"][0]["name"], 1 if result["metrics"][0]["higher_is_better"] else -1
-    found = [(row, cell) for row in rows for cell in row["cells"] if cell and metric in cell["gaps"]]
-    pairs = [{"row": row, "pair": [row["base"], cell], "gain": sign * cell["gaps"][metric], "gap": cell["shown"][0][2]} for row, cell in found]
-    ranked = sorted(pairs, key=lambda pair: -pair["gain"])
-    return [pair for pair in ranked if pair["gain"] > 0][:EXTREMES], [pair for pair in ranked[::-1] if pair["gain"] < 0][:EXTREMES]
 
 
 def _card(comparison: Mapping[str, Any], result: Mapping[str, Any], places: int) -> View:
     """One comparison in words; a verdict that is none of the four counts as unclear, never as good news."""
-    texts = {key: _number(comparison[key], places, signed=True) for key in ("mean", "low", "high")}
-    means = {key: _number(comparison[key], places) for key in ("baseline_mean", "arm_mean")}
+    texts = {key: number(comparison[key], places, signed=True) for key in ("mean", "low", "high")}
+    means = {key: number(comparison[key], places) for key in ("baseline_mean", "arm_mean")}
+    against = comparison.get("against", result["baseline"])
     words = {
+        "against": against,
+        "difference": _difference(result, comparison["arm"], against),
         "unit": next((metric["unit"] for metric in result["metrics"] if metric["name"] == comparison["metric"]), ""),
         "verdict": comparison["verdict"] if comparison["verdict"] in SYMBOLS else "unclear",
-        **{name: _p(comparison.get(name)) for name in TESTS},
-        "p_corrected": None if comparison.get("p_corrected") is None else _p(comparison["p_corrected"]),
+        **{name: p_value(comparison.get(name)) for name in TESTS},
+        "p_corrected": None if comparison.get("p_corrected") is None else p_value(comparison["p_corrected"]),
         "comparisons": comparison.get("comparisons", 1),
-        "bootstrap": _interval(comparison.get("bootstrap"), places),
-        "g": _sized(comparison.get("g"), lambda value: _number(value, 2, signed=True)),
-        "wins": _sized(comparison.get("wins"), _percent),
+        "bootstrap": interval(comparison.get("bootstrap"), places),
+        "g": sized(comparison.get("g"), lambda value: number(value, 2, signed=True)),
+        "wins": sized(comparison.get("wins"), percent),
         "notes": comparison.get("notes", []),
         "plan": comparison.get("plan"),
-        "effect": _number(comparison["effect"], 2, signed=True),
+        "effect": number(comparison["effect"], 2, signed=True),
         "confidence": f"{100 * comparison['confidence']:.4g}\u00a0%",
     }
-    return {**comparison, **texts, **means, **words, "numbers": [_finite(comparison[key]) for key in ("low", "mean", "high")]}
+    return {**comparison, **texts, **means, **words, "numbers": [finite(comparison[key]) for key in ("low", "mean", "high")]}
 
 
-def _p(value: Any) -> str:
-    p = _finite(value)
-    return "-" if p is None else "<\u00a00.001" if p < 0.001 else f"{p:.3f}"
+def _difference(result: Mapping[str, Any], arm: str, against: str) -> View | None:
+    """In what the two arms differ, where the result says so."""
+    return next((one for one in result.get("contrasts", ()) if (one["arm"], one["against"]) == (arm, against)), None)
 
 
-def _percent(value: Any) -> str:
-    share = _finite(value)
-    return "-" if share is None else f"{100 * share:.0f}\u00a0%"
+def _blocks(result: Mapping[str, Any], cards: Sequence[View], contrasts: Sequence[tuple[str, str]]) -> list[View]:
+    """The verdicts by comparison: a cell for each metric, None where it was not asked."""
+    found = []
+    for arm, against in contrasts:
+        mine = {card["metric"]: card for card in cards if (card["arm"], card["against"]) == (arm, against)}
+        cells = [mine.get(metric["name"]) for metric in result["metrics"]]
+        told = list(mine.values())
+        shared = [note for note in told[0]["notes"] if len(told) > 1 and all(note in card["notes"] for card in told)]
+        told = [{**card, "notes": [note for note in card["notes"] if note not in shared]} for card in told]
+        by_sight = [[card for card in told if (card["verdict"] == "unclear") is unseen] for unseen in (False, True)]
+        found.append({"arm": arm, "against": against, "difference": _difference(result, arm, against), "cells": cells, "notes": shared,
+                      "seen": by_sight[0], "unseen": by_sight[1]})  # fmt: skip
+    return found
 
 
-def _interval(ends: Sequence[Any] | None, places: int) -> str:
-    return f"{_number(ends[0], places, signed=True)} to {_number(ends[1], places, signed=True)}" if ends else "-"
-
-
-def _sized(sizes: Sequence[Any] | None, text: Callable[[Any], str]) -> str:
-    """A size and its interval."""
-    if not sizes:
-        return "-"
-    interval = f" ({text(sizes[1])} to {text(sizes[2])})" if sizes[1] is not None else ""
-    return text(sizes[0]) + interval
-
-
-def _by_metric(result: Mapping[str, Any], rows: Sequence[tuple[str, View]]) -> list[View]:
+def _by_metric(result: Mapping[str, Any], found: Sequence[tuple[str, View]]) -> list[View]:
     """Rows of (metric, row) as one block a metric."""
-    blocks = [{"metric": metric, "rows": [row for name, row in rows if name == metric["name"]]} for metric in result["metrics"]]
+    blocks = [{"metric": metric, "rows": [row for name, row in found if name == metric["name"]]} for metric in result["metrics"]]
     return [block for block in blocks if block["rows"]]
 
 
 def _opinion(card: View) -> View:
     """What other tests say of one comparison."""
-    return {"arm": card["arm"], "cells": [*(card[name] for name in TESTS), card["bootstrap"], card["g"], card["wins"]]}
+    return {"arm": card["arm"], "against": card["against"], "cells": [*(card[name] for name in TESTS), card["bootstrap"], card["g"], card["wins"]]}
 
 
 def _planned(card: View) -> View:
-    """What it would take to see the difference, by seeds a prompt."""
+    """What it would take to see the difference: prompts by seeds, with those that are surely enough in brackets."""
     plan = card["plan"]
-    sizes = [f"{_number(plan[name], _places([plan[name]]))} {card['unit']}".strip() for name in ("difference", "visible")]
-    designs = [[f"{one[name]:,}" if one[name] else "-" for name in ("seeds", "prompts", "pairs", "pictures", "safe_prompts")] for one in plan["alternatives"]]
-    return {"arm": card["arm"], "metric": card["metric"], "difference": sizes[0], "visible": sizes[1], "power": _percent(plan["power"]), "designs": designs}
+    sizes = {name: number(plan[name], decimals_of([plan[name]])) for name in ("difference", "visible")}
+    designs = {one["seeds"]: f"{one['prompts']:,} ({one['safe_prompts']:,})" if one["safe_prompts"] else f"{one['prompts']:,}" for one in plan["alternatives"]}
+    return {"arm": card["arm"], "against": card["against"], **sizes, "power": percent(plan["power"]), "designs": designs}
 
 
 def _panels(result: Mapping[str, Any], cards: Sequence[View]) -> list[View]:
@@ -231,59 +137,31 @@ def _panels(result: Mapping[str, Any], cards: Sequence[View]) -> list[View]:
     panels = []
     for metric in result["metrics"]:
         mine = [card for card in cards if card["metric"] == metric["name"]]
-        limit = _limit(number for card in mine for number in card["numbers"])
+        limit = scale(number for card in mine for number in card["numbers"])
         if mine:
             panels.append({"metric": metric, "rows": [(card, interval_svg(card, limit)) for card in mine], "axis": axis_svg(limit)})
     return panels
 
 
-def _limit(numbers: Iterable[float | None]) -> float:
-    """The smallest of 1, 2, 4, 5 or 10 times a power of ten that holds every number on both sides of zero."""
-    largest = max((abs(number) for number in numbers if number is not None), default=0.0)
-    power = 10.0 ** math.floor(math.log10(largest)) if largest > 1e-12 else 1.0
-    return next(step * power for step in (1, 2, 4, 5, 10, 20) if step * power >= largest)
-
-
-def _x(number: float, limit: float) -> str:
-    """Where a number lies across the plot: percents, so that the plot stretches with the page and its text does not."""
-    return f"{50 + 42 * number / limit:.2f}%"
-
-
-def interval_svg(card: Mapping[str, Any], limit: float) -> Markup:
-    """One row of the forest plot: the zero line, the interval and the mean."""
-    low, mean, high = card["numbers"]
-    marks = '<line class="zero" x1="50%" x2="50%" y1="0" y2="100%"/>'
-    if low is not None and high is not None:
-        marks += f'<line class="range" x1="{_x(low, limit)}" x2="{_x(high, limit)}" y1="50%" y2="50%"/>'
-    if mean is not None:
-        marks += f'<circle class="mean" cx="{_x(mean, limit)}" cy="50%" r="5.5"/>'
-    label = f"{card['arm']}, {card['metric']}: {card['mean']}, interval {card['low']} to {card['high']}"
-    return Markup('<svg class="interval {}" role="img" aria-label="{}">{}</svg>').format(card["verdict"], label, Markup(marks))
-
-
-def axis_svg(limit: float) -> Markup:
-    """The scale under a panel: five ticks from -limit to limit."""
-    ticks = [(_x(at, limit), f"{at:+.6g}".replace("-", "\u2212") if at else "0") for at in (-limit, -limit / 2, 0, limit / 2, limit)]
-    marks = "".join(f'<line x1="{x}" x2="{x}" y1="0" y2="5"/><text x="{x}" y="18">{text}</text>' for x, text in ticks)
-    return Markup(f'<svg class="axis" aria-hidden="true"><line x1="8%" x2="92%" y1="0.5" y2="0.5"/>{marks}</svg>')
-
-
-def _scores(result: Mapping[str, Any], metric: str, arm: str | None = None) -> list[float]:
-    """The finite scores in one metric, of one arm or of all."""
-    found = (_finite((drawn.get("scores") or {}).get(metric)) for drawn in result["pictures"] if arm in (None, drawn["arm"]))
+def _scores(result: Mapping[str, Any], metric: str) -> list[float]:
+    """The finite scores in one metric."""
+    found = (finite((drawn.get("scores") or {}).get(metric)) for drawn in result["pictures"])
     return [score for score in found if score is not None]
 
 
-def _summary(result: Mapping[str, Any], places: Mapping[str, int]) -> list[View]:
-    """What each arm scored in each metric: count, mean, standard deviation, minimum, median, maximum."""
-    arms = [arm["name"] for arm in result["arms"]]
-    named = [(metric, metric["name"]) for metric in result["metrics"]]
-    return [{"metric": metric, "rows": [(arm, _moments(_scores(result, name, arm), places[name])) for arm in arms]} for metric, name in named]
+def _summary(result: Mapping[str, Any], places: Mapping[str, int], aggregation: str) -> list[View]:
+    """What each arm scored in each metric, in the guide's columns and one of the two aggregations."""
+    blocks = []
+    for metric in result["metrics"]:
+        lines = [(arm["name"], _line(result, arm["name"], metric["name"], places, aggregation)) for arm in result["arms"]]
+        blocks.append({"metric": metric, "rows": lines})
+    return blocks
 
 
-def _moments(scores: Sequence[float], places: int) -> list[str]:
-    if not scores:
-        return ["0", "-", "-", "-", "-", "-"]
-    spread = statistics.stdev(scores) if len(scores) > 1 else None
-    numbers = [statistics.fmean(scores), spread, min(scores), statistics.median(scores), max(scores)]
-    return [str(len(scores)), *(_number(number, places) for number in numbers)]
+def _line(result: Mapping[str, Any], arm: str, metric: str, places: Mapping[str, int], aggregation: str) -> list[str]:
+    mine = [row for row in result["pictures"] if row["arm"] == arm]
+    scores, clip = ([finite((row.get("scores") or {}).get(name)) for row in mine] for name in (metric, "clip"))
+    found = describe(scores, [row["prompt"] for row in mine], clip if any(score is not None for score in clip) else ())
+    one = next(summary for summary in found if summary.aggregation == aggregation)
+    decimals = {"skew": 2, "kurtosis": 2, "clip_mean": places.get("clip", 2), "clip_std": places.get("clip", 2)}
+    return [str(one.count), str(one.prompts), *(number(getattr(one, name), decimals.get(name, places[metric])) for name in COLUMNS)]

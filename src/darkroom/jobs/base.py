@@ -99,16 +99,17 @@ class Easel:
     def _open(self, request: Request) -> tuple[Kit, dict[str, Any]]:
         from darkroom.methods.stack import Wear, worn
         from darkroom.sampling.draw import Kit
-        from darkroom.sampling.guide import load_control
         from darkroom.sampling.memory import lean
+        from darkroom.sdxl.controlnet import load_control
         from darkroom.sdxl.formats import read_adapter
-        from darkroom.sdxl.inversion import read_embedding
+        from darkroom.sdxl.inversion import read_embedding, read_embeddings
 
         model = open_base(request.base, self.device, self.precision, memory=self.memory)
         if model.text_encoder is None:
             raise ModelError(f"{request.base}: is a refiner, which draws over what a base has begun. Give a base with --base, and this one with --refiner.")
         files = [_unchanged(read_adapter(Path(w.file), model), w.sha256) for w in request.adapters]
         words = [_unchanged(read_embedding(Path(w.file), model), w.sha256) for w in request.embeddings]
+        bundled = [word for file in files if file.embeddings for word in read_embeddings(file.path, model)]
         refiner = None
         if request.refiner is not None:
             refiner = open_refiner(request.refiner.model, request.base, self.device, self.precision, self.memory)
@@ -120,7 +121,7 @@ class Easel:
         wearing = self._stack.enter_context(worn(model, wears))
         open_ = tuple(network for network, _ in networks)
         self._stack.enter_context(lean([model, *([refiner] if refiner else [])], open_, self.memory))
-        kit = Kit(model, refiner, open_, tuple(words), wearing.turn, wearing.splits)
+        kit = Kit(model, refiner, open_, (*words, *bundled), wearing.turn, wearing.splits)
         return kit, {
             "adapters": tuple(w.model_copy(update={"sha256": f.sha256, "short": f.short}) for w, f in zip(request.adapters, files, strict=True)),
             "embeddings": tuple(w.model_copy(update={"sha256": f.sha256, "name": f.name}) for w, f in zip(request.embeddings, words, strict=True)),

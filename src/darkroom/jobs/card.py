@@ -7,12 +7,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from darkroom.jobs.card_words import adapter_trains_text, beside, for_comfy, imports, is_word, loading, use_word
 from darkroom.spec import Spec
 
 if TYPE_CHECKING:
     from darkroom.jobs.export import Subject
 
 TAGS = ("text-to-image", "stable-diffusion-xl", "lora", "diffusers", "template:sd-lora", "darkroom")
+WORD_TAGS = ("text-to-image", "stable-diffusion-xl", "textual_inversion", "diffusers", "darkroom")
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ def front_matter(subject: Subject) -> str:
     if subject.recipe.data.subject:
         lines.append(f"instance_prompt: {_quoted(subject.recipe.template)}")
     lines += [f"license: {_quoted(subject.choices['license'])}", "library_name: diffusers", "pipeline_tag: text-to-image", "tags:"]
-    lines += [f"- {_quoted(tag)}" for tag in TAGS]
+    lines += [f"- {_quoted(tag)}" for tag in (WORD_TAGS if is_word(subject) else TAGS)]
     if subject.shots:
         lines.append("widget:")
         for shot in subject.shots:
@@ -59,10 +61,11 @@ def _plain(text: str) -> str:
 def _opening(subject: Subject) -> Iterator[str]:
     yield f"# {_plain(subject.recipe.data.subject or subject.name)}"
     made = f"trained with Darkroom in {_count(subject.step, 'step')} on {_count(subject.facts['pictures'], 'picture')}"
+    what = "A new word" if is_word(subject) else "An adapter"
     if subject.base_model:
-        yield f"An adapter for [{subject.base_model}](https://huggingface.co/{subject.base_model}), {made}."
+        yield f"{what} for [{subject.base_model}](https://huggingface.co/{subject.base_model}), {made}."
     else:
-        yield f"An adapter for Darkroom's pocket model, {made}. That is a tiny SDXL for trying things out: with SDXL 1.0 itself this file does not work."
+        yield f"{what} for Darkroom's pocket model, {made}. That is a tiny SDXL for trying things out: with SDXL 1.0 itself this file does not work."
     if subject.base_model and subject.trained_on != subject.base_model:
         yield f"It was trained on `{subject.trained_on}` (weights {subject.facts.get('base_sha256', '')[:12]}), a model of that family, and is best there."
     if subject.recipe.trigger:
@@ -89,19 +92,19 @@ def _use(subject: Subject) -> Iterator[str]:
     yield f"### diffusers\n\n```python\n{diffusers_code(subject)}\n```"
     if not subject.base_model:  # no other program has the pocket model
         return
+    if is_word(subject):
+        yield from use_word(subject, prompt, negative)
+        return
+    yield from beside(subject)
     yield (
         f"### A1111 and its relatives\n\nPut `{name}.safetensors`, `{name}.json` and `{name}.png` into `models/Lora`. Then prompt\n\n"
         f"```\n{prompt} <lora:{name}:{weight:g}>\n```{below}\n\n`{name}.json` holds the trigger word and this "
         "weight: a click on the card puts them into the prompt."
     )
-    clip = (
-        f" and strength_clip to {weight:g}"
-        if getattr(subject.recipe.method, "trains_text", False)
-        else " (the text encoders are unchanged: strength_clip has no effect)"
-    )
+    clip = f" and strength_clip to {weight:g}" if adapter_trains_text(subject) else " (the text encoders are unchanged: strength_clip has no effect)"
     yield (
         f"### ComfyUI\n\nPut `{name}.safetensors` into `models/loras`, add the node *Load LoRA* behind *Load Checkpoint*, choose `{name}.safetensors`, set "
-        f"strength_model to {weight:g}{clip}, and prompt\n\n```\n{prompt}\n```{below}"
+        f"strength_model to {weight:g}{clip}, and prompt\n\n```\n{for_comfy(subject, prompt)}\n```{for_comfy(subject, below)}"
     )
 
 
@@ -113,21 +116,26 @@ def words(subject: Subject) -> tuple[str, str]:
 
 
 def diffusers_code(subject: Subject) -> str:
-    """Python that draws a picture with the adapter."""
+    """Python that draws a picture with what was learned."""
     where, name, preview = subject.choices["repository"] or ".", _quoted(subject.name), subject.recipe.preview
     comment = "" if subject.choices["repository"] else "  # the folder of this file, or its OWNER/NAME on the hub"
     base = _quoted(subject.base_model) if subject.base_model else 'str(pocket.folder("base"))'
     prompt, negative = words(subject)
     against = f", negative_prompt={_quoted(negative)}" if negative else ""
     drawn = f"{_quoted(prompt)}{against}, num_inference_steps={preview.steps}, guidance_scale={preview.guidance}"
+    worn = [
+        f"pipe.load_lora_weights({_quoted(where)}, weight_name={_quoted(subject.name + '.safetensors')}, adapter_name={name}){comment}",
+        f"pipe.set_adapters({name}, {float(subject.choices['weight'])})",
+    ]
     return "\n".join([
         "import torch",
         *([] if subject.base_model else ["from darkroom import pocket"]),
         "from diffusers import StableDiffusionXLPipeline",
+        *imports(subject),
         "",
         f'pipe = StableDiffusionXLPipeline.from_pretrained({base}, torch_dtype=torch.float16).to("cuda")',
-        f"pipe.load_lora_weights({_quoted(where)}, weight_name={_quoted(subject.name + '.safetensors')}, adapter_name={name}){comment}",
-        f"pipe.set_adapters({name}, {float(subject.choices['weight'])})",
+        *([] if is_word(subject) else worn),
+        *loading(subject),
         f"picture = pipe({drawn}).images[0]",
         'picture.save("picture.png")',
     ])  # fmt: skip
@@ -147,7 +155,7 @@ def _making(subject: Subject) -> Iterator[str]:
     yield f"| setting | value |\n| --- | --- |\n{rows}"
     yield (
         f"It learned from {_count(subject.facts['pictures'], 'picture')}. Their bytes and captions have the hash "
-        f"`{subject.facts.get('pictures_sha256', '')}`; the adapter's file has "
+        f"`{subject.facts.get('pictures_sha256', '')}`; `{subject.name}.safetensors` has "
         f"`{subject.adapter_sha256}`. `recipe.toml` is the whole recipe (`darkroom train recipe.toml --images FOLDER` repeats it), `facts.json` the receipt."
     )
 

@@ -19,6 +19,7 @@ from darkroom.errors import DarkroomError, RecipeError, RunError
 from darkroom.files import sha256_file, whole_folder, write_json, write_text
 from darkroom.jobs.card import Shot, card
 from darkroom.jobs.label import on_hub, public_name, public_receipt, public_recipe, write_sidecar
+from darkroom.methods import Pivotal, TextualInversion
 from darkroom.methods.chosen import ADAPTER
 from darkroom.sampling.request import Request, read_request, save_png
 from darkroom.train.recipe import Recipe
@@ -65,17 +66,56 @@ def export(asked: Export) -> Path:
     """Write the folder whole or not at all; returns the adapter's path in it. Raises RunError, OutputError, RecipeError."""
     run = Run.open(asked.run)
     step, source = _adapter(run, asked.step)
-    name = slug(asked.name or run.recipe.data.subject) or "adapter"
+    if source.is_dir():
+        raise RunError(
+            f"{asked.run}: learned no adapter but a whole model, {source}, which diffusers opens and the hub takes as it is. One file for A1111 and ComfyUI "
+            f"is made by `darkroom base convert {source} --to single --out NAME.safetensors`."
+        )
+    name = _name(asked, run.recipe)
     if not LICENCE.fullmatch(asked.license):
         raise RecipeError(
             f"--license {asked.license}: is no licence the hub knows by name. Write one as it does, for example cc-by-4.0, mit, openrail++ or other."
         )
-    name += f"-{step:06d}" if asked.step is not None else ""
+    name += f"-{step:06d}" if asked.step is not None and not isinstance(run.recipe.method, TextualInversion) else ""
     with whole_folder(asked.to, "--to") as folder:
-        shutil.copyfile(source, folder / f"{name}.safetensors")
-        subject = _subject(asked, run, step, name, folder)
+        _lay(source, run.recipe, folder / f"{name}.safetensors")
+        subject = _subject(asked, run, step, name, folder, sha256_file(source))
         _write(asked, subject, folder)
     return asked.to / f"{name}.safetensors"
+
+
+def _name(asked: Export, recipe: Recipe) -> str:
+    """The file's name without its ending: what was asked for, or the subject; of a textual inversion its word, by which programs call it."""
+    if not isinstance(recipe.method, TextualInversion):
+        name = slug(asked.name or recipe.data.subject) or "adapter"
+        same = recipe.inversion is not None and recipe.inversion.word.lower() == name  # the file of the word that lies beside it
+        return f"{name}-adapter" if same else name
+    word = recipe.product.removesuffix(".safetensors")
+    if asked.name and asked.name != word:
+        raise RecipeError(
+            f'--name {asked.name}: {asked.run} learned the word "{word}", and the file\'s name is the word. Leave --name out, or call the word otherwise with '
+            f"`darkroom adapter convert {asked.run / recipe.product} --to kohya --word {asked.name}`."
+        )
+    return word
+
+
+def _lay(source: Path, recipe: Recipe, file: Path) -> None:
+    """What was learned, as other programs take it: an adapter that bundles its word becomes two files, for only A1111 reads both from one."""
+    if not isinstance(recipe.method, Pivotal):
+        shutil.copyfile(source, file)
+        return
+    from darkroom.sdxl.adapters.inversion_files import Word, write_word
+    from darkroom.sdxl.adapters.keys import BUNDLED
+    from darkroom.sdxl.adapters.metadata import STALE
+    from darkroom.sdxl.formats import read_tensors, write_adapter
+
+    tensors, metadata = read_tensors(source)
+    found = {name: match for name in tensors if (match := BUNDLED.fullmatch(name))}
+    for name in dict.fromkeys(match[1] for match in found.values()):
+        word = Word(name, {match[2]: tensors[key] for key, match in found.items() if match[1] == name}, (source,))
+        write_word(file.with_name(f"{word.file_name}.safetensors"), word, "kohya")
+    left = {name: tensor for name, tensor in tensors.items() if name not in found}
+    write_adapter(file, left, {key: value for key, value in metadata.items() if key not in STALE})
 
 
 def _adapter(run: Run, step: int | None) -> tuple[int, Path]:
@@ -95,12 +135,13 @@ def slug(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:60]
 
 
-def _subject(asked: Export, run: Run, step: int, name: str, folder: Path) -> Subject:
+def _subject(asked: Export, run: Run, step: int, name: str, folder: Path, learned: str) -> Subject:
+    """`learned` is the hash of what the run holds, by which a trial knows it."""
     recipe = run.recipe
     digest = sha256_file(folder / f"{name}.safetensors")
     trained_on = public_name(recipe.base)
     base_model = asked.base_model or ("" if recipe.base == "pocket" else recipe.base if on_hub(recipe.base) else SDXL_BASE)
-    verdicts, grid = _trial(asked.trial, digest, folder) if asked.trial else ((), "")
+    verdicts, grid = _trial(asked.trial, learned, folder) if asked.trial else ((), "")
     return Subject(
         name, recipe, step, public_facts(run.facts, step, digest, trained_on), digest, trained_on, base_model, _pictures(run, step, name, folder),
         verdicts, grid, {"weight": asked.weight, "license": asked.license, "repository": asked.repository},
@@ -152,7 +193,7 @@ def _trial(trial: Path, adapter_sha256: str, folder: Path) -> tuple[tuple[str, .
     try:
         result = json.loads((trial / "trial.json").read_text(encoding="utf-8"))
         sentences = tuple(str(row["sentence"]) for row in result["comparisons"])
-        worn = set(result["receipt"]["adapters"].values())
+        worn = {*result["receipt"]["adapters"].values(), *result["receipt"].get("embeddings", {}).values()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise RunError(f"{trial}: is no trial's folder (its trial.json is missing or damaged). `darkroom trial` makes one.") from None
     if adapter_sha256 not in worn:
@@ -168,7 +209,8 @@ def _trial(trial: Path, adapter_sha256: str, folder: Path) -> tuple[tuple[str, .
 
 def _write(asked: Export, subject: Subject, folder: Path) -> None:
     notes = f"Trained with Darkroom on {subject.trained_on}: {subject.facts['pictures']} pictures, {subject.step} steps. sha256 {subject.adapter_sha256}"
-    write_sidecar(folder / f"{subject.name}.safetensors", subject.recipe, asked.weight, notes)
+    if not isinstance(subject.recipe.method, TextualInversion):  # activation text and weight are an adapter's: a word is its own
+        write_sidecar(folder / f"{subject.name}.safetensors", subject.recipe, asked.weight, notes)
     write_json(folder / "facts.json", subject.facts)
     write_text(folder / "recipe.toml", public_recipe(subject.recipe, subject.trained_on).to_toml())
     write_text(folder / "README.md", card(subject))

@@ -7,13 +7,16 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from darkroom.files import copy_whole, write_json
+from darkroom.jobs.previews import Previews
 from darkroom.jobs.receipt import peak_memory_mib, product_hash
-from darkroom.jobs.watch import Watcher
+from darkroom.jobs.track import preview_name, tracking
+from darkroom.jobs.watch import Watcher, tell_figures, tell_picture
 from darkroom.train.recipe import Recipe
 from darkroom.train.run import Run
 
@@ -22,7 +25,10 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from darkroom.sdxl.model import SDXL
+    from darkroom.train.forecast import Peak
     from darkroom.train.loop import Trainer
+
+ENCODERS = ("vae", "text_encoder", "text_encoder_2")
 
 
 class Stopped(KeyboardInterrupt):
@@ -43,28 +49,41 @@ class Sitting:
     watcher: Watcher
     told: list[str] = field(default_factory=list)
     """What was said of the training's health."""
+    _peak: Peak | None = field(default=None, init=False)
+
+    @cached_property
+    def previews(self) -> Previews:
+        """What this run draws of itself."""
+        return Previews(self.recipe, self.model, self.trainer.attached, self.run.product, self.trainer.plan.photos[0])
 
     def go(self) -> None:
         """Train to the end. Raises RunError, OutputError; `Stopped` on Ctrl-C."""
+        start = self._restore()
+        with tracking(self.recipe, self.run.folder, start, self.watcher, self.trainer.crew.first) as self.tracker:
+            self._from(start)
+
+    def _from(self, start: int) -> None:
+        from darkroom.train.forecast import Peak
         from darkroom.train.loop import checkpointing, fit
+        from darkroom.train.swap import lodged
 
         trainer, plan, accumulate = self.trainer, self.trainer.plan, self.recipe.train.accumulate
-        start = self._restore()
         if (settled := self._settled()) is not None:  # killed between settling and the end
             self._finish(0.0, 0, settled)
             return
-        trainer.feed.encode_all(start * accumulate, plan.steps * accumulate, lambda done, total: self.watcher.move("encoding", done, total))
+        self._peak = Peak(self.model.device)
+        with lodged(self.model, *ENCODERS):
+            trainer.feed.encode_all(start * accumulate, plan.steps * accumulate, lambda done, total: self.watcher.move("encoding", done, total))
         if start == 0:
             self._previews(0)
             if plan.held_out:
                 self._log({"step": 0, "validation": self._held_out()})
-        began, loss, step, settled = time.perf_counter(), 0.0, start, None
-        with checkpointing(self.recipe, self.model), _polite() as asked:
+        began, step, settled = time.perf_counter(), start, None
+        with checkpointing(self.recipe, self.model, trainer.attached.own), _polite() as asked:
             for step, figures in fit(trainer, start, plan.steps):
-                loss = figures["loss"] if step == start + 1 else 0.95 * loss + 0.05 * figures["loss"]
                 self._tell()
                 self._measure(step, figures)
-                self._move(step, loss, figures, (step - start) / (time.perf_counter() - began))
+                tell_figures(self.watcher, step, plan.steps, figures | {"memory_mib": peak_memory_mib()})
                 stop = bool(trainer.crew.agree(asked.is_set()))
                 settled = self._settled() if "validation" in figures else None
                 if self._due(step, plan.save_every) or stop or self._goes_back(figures):
@@ -102,7 +121,7 @@ class Sitting:
             self.trainer.load_state(*saved[-1].load())
             self.watcher.say(f"Going on from step {step}.")
         if self.trainer.crew.first:
-            self.run.forget_after(step)
+            self.run.forget_after(step if saved else -1)
         self.trainer.crew.wait()
         return step
 
@@ -124,11 +143,7 @@ class Sitting:
     def _log(self, row: dict[str, Any]) -> None:
         if self.trainer.crew.first:
             self.run.log(row)
-
-    def _move(self, step: int, loss: float, figures: dict[str, float], speed: float) -> None:
-        self.held = figures.get("validation", getattr(self, "held", 0.0))
-        aside = f"  held out {self.held:.4f}" if self.held else ""
-        self.watcher.move("training", step, self.trainer.plan.steps, f"loss {loss:.4f}{aside}  {speed:.1f} steps/s")
+            self.tracker.figures(row["step"], row)
 
     def _tell(self) -> None:
         """Say what the training's health has to say, once."""
@@ -153,25 +168,20 @@ class Sitting:
         self.trainer.crew.wait()
 
     def _previews(self, step: int) -> None:
-        """Pictures as they look now, by the sampler of `generate`, under what is being learned."""
-        from darkroom.sampling.draw import Kit, complete, draw
-        from darkroom.sampling.request import Request, save_png
+        from darkroom.sampling.request import save_png
         from darkroom.train.optimizers.state import settled
+        from darkroom.train.swap import lodged
 
-        recipe, preview = self.recipe, self.recipe.preview
         if not self.trainer.crew.first:
             return
-        model = replace(self.model, scheduler_config=recipe.objective.drawn_with(self.model.scheduler_config))
-        prompts = preview.prompts or (recipe.template,)
-        with settled(self.trainer.optimizer):
-            for index, prompt in enumerate(prompts):
-                request = Request(prompt=prompt, base=recipe.base, seed=preview.seed + index, steps=preview.steps, guidance=preview.guidance)
-                whole = complete(model, request)
-                picture = draw(Kit(model, embeddings=self.trainer.attached.words), whole)
+        with settled(self.trainer.optimizer), lodged(self.model, *ENCODERS):
+            for index, (picture, request) in enumerate(self.previews.draw()):
                 place = self.run.folder / "previews" / f"{step:06d}_{index}.png"
-                save_png(picture, whole, place)
+                save_png(picture, request, place)
+                self.tracker.picture(step, preview_name(place), place)
+                tell_picture(self.watcher, step, place)
                 self.trainer.vitals.picture(f"previews/{place.name}", _extremes(picture))
-                self.watcher.move("previews", index + 1, len(prompts))
+                self.watcher.move("previews", index + 1, len(self.previews.prompts))
         self._tell()
 
     def _finish(self, seconds: float, taken: int, settled: int | None = None) -> None:
@@ -182,17 +192,28 @@ class Sitting:
                 copy_whole(run.folder / "steps" / f"{settled:06d}" / run.product.name, run.product)
             else:
                 self._write(run.product, steps)
+            run.share(run.product)
             results = {
                 "adapter_sha256": product_hash(run.product),
                 "steps": steps,
                 "seconds_of_last_sitting": round(seconds, 2),
                 "seconds_per_step": round(seconds / max(1, taken), 4),
                 "peak_memory_mib": peak_memory_mib(),
+                **self._memory(),
                 **({"settled": settled} if settled else {}),
                 **({"told": self.told} if self.told else {}),
             }
             write_json(run.folder / "facts.json", run.facts | {"result": results})
         self.trainer.crew.wait()
+
+    def _memory(self) -> dict[str, Any]:
+        """What the preflight foretold beside what was measured; nothing where nothing was trained in this sitting."""
+        from darkroom.train.forecast import checked
+
+        if self.trainer.plan.forecast is None or self._peak is None:
+            return {}
+        held = sum(p.nbytes for part in (*self.model.parts.values(), self.model.vae) for p in part.parameters())
+        return {"memory": checked(self.trainer.plan.forecast, self._peak.measured(held))}
 
 
 def _extremes(picture: Image.Image) -> Sequence[tuple[int, int]]:

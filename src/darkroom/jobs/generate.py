@@ -14,6 +14,8 @@ from darkroom.errors import AdapterError, DarkroomError, did_you_mean
 from darkroom.files import writable_folder
 from darkroom.jobs.base import Easel, open_base
 from darkroom.jobs.watch import Silent, Watcher
+from darkroom.methods.chosen import ADAPTER
+from darkroom.methods.full import MODEL
 from darkroom.prompt import negative_preset, read
 from darkroom.sampling.request import Branch, Request, Worn, read_request, save_png
 
@@ -48,8 +50,16 @@ def _in_run(file: str) -> str:
         known = sorted(int(path.name) for path in (Path(run) / "steps").glob("[0-9]*") if path.name.isdigit())
         if int(step) not in known:
             raise AdapterError(f"{run}: has no checkpoint of step {step}. It has: {', '.join(map(str, known)) or 'none'}.")
-        return str(Path(run) / "steps" / f"{int(step):06d}" / "adapter.safetensors")
-    return str(Path(file) / "adapter.safetensors") if Path(file).is_dir() else file
+        return _adapter_of(Path(run) / "steps" / f"{int(step):06d}", file)
+    return _adapter_of(Path(file), file) if Path(file).is_dir() else file
+
+
+def _adapter_of(folder: Path, said: str) -> str:
+    if (folder / MODEL / "model_index.json").is_file():
+        raise AdapterError(f"{said}: learned a whole model, not an adapter. Draw with it as the base: --base {said}")
+    if not (folder / ADAPTER).exists() and (words := [path.name for path in folder.glob("*.safetensors") if path.name != "state.safetensors"]):
+        raise AdapterError(f"{said}: learned a new word, not an adapter. Give it with --embedding {folder / words[0]}")
+    return str(folder / ADAPTER)
 
 
 def resolve(request: Request, folder: Path | None = None) -> Request:

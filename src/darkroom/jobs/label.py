@@ -13,9 +13,12 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+from darkroom.methods import FullTuning, Pivotal, TextualInversion
+from darkroom.methods.chosen import Chosen
 from darkroom.train.recipe import Recipe
+from darkroom.train.track import Track
 
 if TYPE_CHECKING:
     import torch
@@ -40,23 +43,39 @@ def label(recipe: Recipe, model: SDXL, trainer: Trainer, step: int, tensors: Map
 
     resolution = recipe.data.resolution or model.resolution
     trained_on = public_name(recipe.base)
+    own = {"darkroom.receipt": public_receipt(receipt, trained_on), "darkroom.recipe": public_recipe(recipe, trained_on).model_dump(mode="json")}
+    told = {key: _compact(value) for key, value in own.items()}
+    if isinstance(recipe.method, FullTuning):
+        return _of_model(recipe, model, trainer.schedule.prediction, f"{resolution}x{resolution}") | told
     card = {"prediction_type": trainer.schedule.prediction.removesuffix("_prediction"), "description": recipe.about}
     if recipe.negative:
         card["usage_hint"] = "Its words belong into the negative prompt."
+    kind: Literal["lora", "textual-inversion"] = "textual-inversion" if isinstance(recipe.method, TextualInversion) else "lora"
+    title = ", ".join(trigger(recipe)) or recipe.about or "adapter"
     said = modelspec(
-        recipe.data.subject or recipe.about or "adapter", "lora", f"{resolution}x{resolution}", trigger(recipe), recipe.negative,
-        {key: value for key, value in card.items() if value},
+        title, kind, f"{resolution}x{resolution}", trigger(recipe), recipe.negative, {key: value for key, value in card.items() if value}
     )  # fmt: skip
     facts = {
         "sd_model_name": trained_on, "output_name": recipe.trigger, "resolution": f"({resolution}, {resolution})", "training_comment": recipe.about,
         **_steps(recipe, trainer.plan, step), **_settings(recipe, trainer, model), **_rates(recipe, tensors), **pictures_told(recipe, trainer.plan),
     }  # fmt: skip
-    own = {"darkroom.receipt": public_receipt(receipt, trained_on), "darkroom.recipe": public_recipe(recipe, trained_on).model_dump(mode="json")}
-    return {**said, **kohya_facts(facts), **trainer.attached.metadata(), **{key: _compact(value) for key, value in own.items()}}
+    return {**said, **kohya_facts(facts), **trainer.attached.metadata(), **told}
+
+
+def _of_model(recipe: Recipe, model: SDXL, prediction: str, size: str) -> dict[str, str]:
+    """modelspec's words of a whole model: its architecture is the base's own, without the name of an adapter."""
+    from darkroom.sdxl.checkpoint import modelspec
+
+    title = ", ".join(trigger(recipe)) or recipe.about or "model"
+    said = modelspec(model.text_encoder is not None, model.resolution, title, prediction == "v_prediction") | {"modelspec.resolution": size}
+    more = {"modelspec.description": recipe.about, "modelspec.trigger_phrase": ", ".join(trigger(recipe))}
+    return said | {key: value for key, value in more.items() if value}
 
 
 def trigger(recipe: Recipe) -> tuple[str, ...]:
-    """The words that call what was learned, as it was taught."""
+    """The words that call what was learned, as it was taught; of a textual inversion the new word alone, whatever stands beside it."""
+    if isinstance(recipe.method, TextualInversion) and recipe.inversion:
+        return (recipe.inversion.word,)
     return (recipe.data.subject.strip(),) if recipe.data.subject.strip() else ()
 
 
@@ -101,6 +120,12 @@ def _rates(recipe: Recipe, tensors: Mapping[str, torch.Tensor]) -> dict[str, Any
 
     changed = {part for part, prefix in PREFIXES.items() if any(name.startswith(f"{prefix}_") for name in tensors)}
     rate, method = recipe.optimizer.rate, recipe.method
+    if isinstance(method, TextualInversion):
+        text = [rate, rate * method.rate_2]
+        return {"learning_rate": rate, "unet_lr": None, "text_encoder_lr": text[0] if text[0] == text[1] else text}
+    method = method.adapter if isinstance(method, Pivotal) else method
+    if not isinstance(method, Chosen):
+        return {"learning_rate": rate}
     text = [rate * method.text_rate, rate * (method.text_rate_2 or method.text_rate)]
     return {
         "learning_rate": rate, "unet_lr": rate if "unet" in changed else None, "network_train_unet_only": changed == {"unet"},
@@ -152,10 +177,16 @@ def public_name(base: str) -> str:
 
 def public_recipe(recipe: Recipe, trained_on: str) -> Recipe:
     """The recipe without folders of this machine: pictures are given with --images."""
-    data = recipe.data.model_copy(update={"images": ""})
+    prior = recipe.data.prior.model_copy(update={"pictures": public_name(recipe.data.prior.pictures)})
+    data = recipe.data.model_copy(update={"images": "", "prior": prior})
+    preview = recipe.preview.model_copy(update={"base": public_name(recipe.preview.base)})
+    paths = [name for name in ("pairs", "start", "depth_model") if recipe.method.kind == "controlnet" and getattr(recipe.method, name)]
+    method = recipe.method.model_copy(update={name: public_name(getattr(recipe.method, name)) for name in paths})
     held_out = recipe.validation.model_copy(update={"pictures": ""})
     config = public_name(recipe.base_config) if recipe.base_config else ""
-    return recipe.model_copy(update={"base": trained_on, "base_config": config, "data": data, "validation": held_out})
+    return recipe.model_copy(
+        update={"base": trained_on, "base_config": config, "data": data, "method": method, "preview": preview, "validation": held_out, "track": Track()}
+    )
 
 
 def public_receipt(facts: Mapping[str, Any], trained_on: str) -> dict[str, Any]:

@@ -22,10 +22,15 @@ class Attached(ABC):
 
     words: tuple[Embedding, ...] = ()
     """The words that prompts may say beyond the tokenizers' own, with their vectors as they are now."""
+    own: tuple[Any, ...] = ()
+    """Networks of its own that compute beside the model's."""
 
     @abstractmethod
     def groups(self, rate: float) -> list[dict[str, Any]]:
         """Parameter groups for an optimizer, each with its learning rate."""
+
+    def expect(self, steps: int, accumulate: int) -> None:  # noqa: B027
+        """Called before the first batch of a sitting: how many steps the whole run has, and of how many batches each is made."""
 
     def prepare(self, batch: int | None) -> None:  # noqa: B027 - most methods are the same in every batch
         """Called before batch `batch` of the run, and with None before pictures are drawn, losses measured and files written."""
@@ -36,6 +41,10 @@ class Attached(ABC):
     def extra(self, noisy: torch.Tensor, t: torch.Tensor, text: Text, ids: torch.Tensor, condition: torch.Tensor | None) -> dict[str, Any]:
         """Further arguments of the U-Net (a ControlNet's residuals). noisy (B, 4, h, w), t (B,), ids (B, 6), condition (B, 3, H, W) from 0 to 1."""
         return {}
+
+    def drawing(self) -> dict[str, Any]:
+        """What a `Kit` wants, beyond the model, to draw with what is being learned."""
+        return {"embeddings": self.words}
 
     @abstractmethod
     def state(self) -> dict[str, torch.Tensor]:

@@ -7,22 +7,29 @@ from collections.abc import Sequence
 import torch
 from PIL import Image
 
-from darkroom.errors import ModelError
-from darkroom.metrics.eye import Eye
+from darkroom.metrics.given import Given
+from darkroom.metrics.heads import find_head
+from darkroom.metrics.memory import stamp, weights_key
 
 
 class Aesthetic:
-    """The LAION aesthetic predictor's head on the normalised CLIP embedding; about 1 to 10."""
+    """A LAION aesthetic head on the normalised CLIP embedding; about 1 to 10.
+
+    The head is `given.models["aesthetic"]` (a file or hub id/file), else the one that lies beside the eye, else, for OpenAI's ViT-L/14, the published one.
+    """
 
     name = "aesthetic"
     question = "Does it look clean and good?"
     unit = "points of 10"
     higher_is_better = True
+    per = "picture"
+    prompted = False
+    blank = ""
 
-    def __init__(self, eye: Eye, references: Sequence[Image.Image] = ()) -> None:
-        if eye.head is None:
-            raise ModelError(f"{eye.source}: has no aesthetic.safetensors, so that the aesthetic metric cannot be used with it. Leave it out of `metrics`.")
-        self.eye, self.head = eye, eye.head
+    def __init__(self, given: Given) -> None:
+        self.eye = given.looking(self.name)
+        self.head = find_head(self.eye, given.models.get(self.name, ""))
+        self.key = stamp(self.name, self.eye.key, weights_key(self.head))
 
     @torch.no_grad()
     def __call__(self, pictures: Sequence[Image.Image], prompts: Sequence[str]) -> list[float]:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from PIL import Image
 
-from darkroom.metrics.eye import Eye
+from darkroom.metrics.given import Given
+from darkroom.metrics.memory import stamp
 
 
 class ClipScore:
@@ -16,9 +17,13 @@ class ClipScore:
     question = "Does it show what the prompt says?"
     unit = "points of 100"
     higher_is_better = True
+    per = "picture"
+    prompted = True
+    blank = ""
 
-    def __init__(self, eye: Eye, references: Sequence[Image.Image] = ()) -> None:
-        self.eye = eye
+    def __init__(self, given: Given) -> None:
+        self.eye = given.looking(self.name)
+        self.key = stamp(self.name, self.eye.key)
 
     def __call__(self, pictures: Sequence[Image.Image], prompts: Sequence[str]) -> list[float]:
         """One score for each picture."""

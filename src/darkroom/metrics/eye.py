@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch import nn
 
 from darkroom.device import quiet_transformers
 from darkroom.errors import ModelError
+from darkroom.metrics.memory import Memory, Recent, recall, weights_key
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
@@ -29,12 +31,19 @@ class Eye:
     tokenizer: Any
     head: nn.Module | None
     source: str
+    memory: Memory = field(default_factory=Recent)
+    """What it has seen, by what is in the picture."""
+
+    @cached_property
+    def key(self) -> str:
+        """A hash over its weights and its device: what it sees in a picture depends on nothing else."""
+        return weights_key(self.model)
 
     @classmethod
-    def load(cls, source: str | Path, device: torch.device | str = "cpu") -> Eye:
+    def load(cls, source: str | Path, device: torch.device | str = "cpu", tokenizer: Any = None) -> Eye:
         """From a CLIPModel folder or hub id. A folder with scorer.json may borrow its text tower from a neighbour (pocket does).
 
-        Raises ModelError.
+        `tokenizer`: one to take where the source brings none. Raises ModelError.
         """
         from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
@@ -43,7 +52,7 @@ class Eye:
             if not (folder / "scorer.json").is_file():
                 try:
                     model = CLIPModel.from_pretrained(str(source), use_safetensors=True, dtype=torch.float32)
-                    tokenizer = CLIPTokenizer.from_pretrained(str(source))
+                    tokenizer = tokenizer or CLIPTokenizer.from_pretrained(str(source))
                 except (OSError, ValueError) as error:
                     raise ModelError(f"{source}: no CLIP model can be loaded from it: {str(error).splitlines()[0]}") from None
             else:
@@ -62,13 +71,13 @@ class Eye:
     @torch.no_grad()
     def see(self, pictures: Sequence[Image.Image], batch: int = 32) -> torch.Tensor:
         """(N, D) unit vectors."""
+        return recall(self.memory, self.key, pictures, self._look, batch)
+
+    def _look(self, pictures: Sequence[Image.Image]) -> torch.Tensor:
         side = int(self.model.config.vision_config.image_size)
-        parts = []
-        for start in range(0, len(pictures), batch):
-            pixels = torch.stack([_pixels(picture, side) for picture in pictures[start : start + batch]])
-            pooled = self.model.vision_model(pixel_values=pixels.to(self.model.device)).pooler_output
-            parts.append(self.model.visual_projection(pooled).float().cpu())
-        return nn.functional.normalize(torch.cat(parts), dim=-1)
+        pixels = torch.stack([clip_pixels(picture, side) for picture in pictures])
+        pooled = self.model.vision_model(pixel_values=pixels.to(self.model.device)).pooler_output
+        return nn.functional.normalize(self.model.visual_projection(pooled).float().cpu(), dim=-1)
 
     @torch.no_grad()
     def read(self, prompts: Sequence[str], batch: int = 64) -> torch.Tensor:
@@ -81,14 +90,14 @@ class Eye:
         return nn.functional.normalize(torch.cat(parts), dim=-1)
 
 
-def _pixels(picture: Image.Image, side: int) -> torch.Tensor:
+def clip_pixels(picture: Image.Image, side: int, mean: Sequence[float] = MEAN, std: Sequence[float] = STD) -> torch.Tensor:
     """CLIP's preprocessing: shorter side to `side` (bicubic), centre crop, normalise. (3, side, side)."""
     short = min(picture.size)
     size = (side * picture.width // short, side * picture.height // short)  # the longer side is truncated, as transformers does
     scaled = picture.convert("RGB").resize(size, Image.Resampling.BICUBIC)
     left, top = (scaled.width - side) // 2, (scaled.height - side) // 2
     array = np.asarray(scaled.crop((left, top, left + side, top + side)), np.float32) / 255
-    return torch.from_numpy((array - np.array(MEAN, np.float32)) / np.array(STD, np.float32)).permute(2, 0, 1)
+    return torch.from_numpy((array - np.array(mean, np.float32)) / np.array(std, np.float32)).permute(2, 0, 1)
 
 
 def laion_head(width: int) -> nn.Sequential:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from PIL import Image
 
-from darkroom.errors import DatasetError
-from darkroom.metrics.eye import Eye
+from darkroom.metrics.given import Given, pictures_key
+from darkroom.metrics.memory import stamp
 
 
 class Likeness:
@@ -17,11 +17,15 @@ class Likeness:
     question = "Does it look like the held-out pictures of the subject?"
     unit = "points of 100"
     higher_is_better = True
+    per = "picture"
+    prompted = False
+    blank = ""
 
-    def __init__(self, eye: Eye, references: Sequence[Image.Image] = ()) -> None:
-        if not references:
-            raise DatasetError("likeness needs pictures of the subject to compare with. Name a folder with --reference, or leave likeness out.")
-        self.eye, self.references = eye, eye.see(references)
+    def __init__(self, given: Given) -> None:
+        references = given.subject(self.name)
+        self.eye = given.looking(self.name)
+        self.references = self.eye.see(references)
+        self.key = stamp(self.name, self.eye.key, pictures_key(references))
 
     def __call__(self, pictures: Sequence[Image.Image], prompts: Sequence[str]) -> list[float]:
         """One score for each picture."""

@@ -44,11 +44,34 @@ def _whole_refiner(found: Path) -> Path:
 
 
 def resolve(base: str) -> str:
-    """ "pocket" and "pocket-refiner" to their folders; any other base as it is."""
+    """ "pocket" and "pocket-refiner" to their folders, a run that learned a whole model to that, "RUN@500" to the one of step 500; any other base as it is.
+
+    Raises ModelError for a run that has no such model.
+    """
     match base:
         case "pocket":
             return str(folder())
         case "pocket-refiner":
             return str(folder("refiner"))
         case _:
-            return base
+            return _in_run(base)
+
+
+def _in_run(base: str) -> str:
+    run, at, step = base.rpartition("@")
+    if not (at and step.isdigit() and _is_run(Path(run))):
+        run, step = base, ""
+    if not _is_run(Path(run)):
+        return base
+    found = (Path(run) / "steps" / f"{int(step):06d}" if step else Path(run)) / "model"
+    if (found / "model_index.json").is_file():
+        return str(found)
+    saved = [place.parent.name.lstrip("0") for place in sorted(Path(run).glob("steps/[0-9]*/model"))]
+    if not saved:
+        raise ModelError(f"{run}: is a run that learned no whole model. What it learned goes beside a base: --adapter {run}")
+    unfinished = f"is not finished: go on with `darkroom resume {run}`, or take a checkpoint, as in {run}@{saved[-1]}"
+    raise ModelError(f"{run}: {f'has no checkpoint of step {step}' if step else unfinished}. It has: {', '.join(saved)}.")
+
+
+def _is_run(folder: Path) -> bool:
+    return (folder / "recipe.toml").is_file() and (folder / "facts.json").is_file()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from torch import nn
 from darkroom.files import whole_folder, write_json, write_text
 from darkroom.sdxl.layout import canonical
 from darkroom.sdxl.model import SDXL
+from darkroom.sdxl.sources import weight_files
 from darkroom.sdxl.stream import stream
 
 CLASSES = {
@@ -39,19 +41,36 @@ def write_folder(model: SDXL, path: Path, dtype: torch.dtype) -> None:
     write_tensors(model, lambda part, name: states[part][name], path, dtype)
 
 
-def write_tensors(model: SDXL, tensors: Tensors, path: Path, dtype: torch.dtype, metadata: Mapping[str, str] | None = None) -> None:
-    """The same of a model whose weights `tensors(part, name)` gives one by one; it may be on the meta device. `metadata` goes into darkroom.json."""
+def write_tensors(
+    model: SDXL, tensors: Tensors, path: Path, dtype: torch.dtype, metadata: Mapping[str, str] | None = None, unchanged: Mapping[str, Path] | None = None
+) -> None:  # fmt: skip
+    """The same of a model whose weights `tensors(part, name)` gives one by one; it may be on the meta device. `metadata` goes into darkroom.json.
+
+    `unchanged` are parts and tokenizers of which a copy of another folder is taken, in its own number format: {"vae": FOLDER/vae}.
+    """
+    copied = unchanged or {}
     with whole_folder(path) as folder:
+        for name, source in copied.items():
+            _copy(source, folder / name)
         for part, module in sorted({**model.parts, "vae": model.vae}.items()):
-            _write_part(folder / part, part, module, tensors, dtype)
+            if part not in copied:
+                _write_part(folder / part, part, module, tensors, dtype)
         for name in ("tokenizer", "tokenizer_2"):
-            if (tokenizer := getattr(model, name)) is not None:
+            if (tokenizer := getattr(model, name)) is not None and name not in copied:
                 _write_words(folder / name, tokenizer)
         scheduler = {"_class_name": CLASSES["scheduler"][1]} | model.scheduler_config
         write_json(folder / "scheduler" / "scheduler_config.json", scheduler)
         write_json(folder / "model_index.json", _index(model, str(scheduler["_class_name"])))
         if metadata:
             write_json(folder / "darkroom.json", dict(metadata))
+
+
+def _copy(source: Path, target: Path) -> None:
+    """What loaders read of a part, without other variants of its weights."""
+    target.mkdir()
+    weights = weight_files(source) if any(source.glob("*.safetensors")) else []
+    for file in [*weights, *sorted(source.glob("*.json")), *sorted(source.glob("*.txt"))]:
+        shutil.copyfile(file, target / file.name)
 
 
 def _index(model: SDXL, scheduler: str) -> dict[str, Any]:

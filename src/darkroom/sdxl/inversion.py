@@ -62,10 +62,15 @@ def vocabulary(model: SDXL) -> dict[str, float]:
     return {clip: float(table.detach().float().norm(dim=-1).mean()) for clip, table in tables.items()}
 
 
+def sayable(name: str) -> bool:
+    """Whether every language of prompts reads the name as one word."""
+    opened = name.removeprefix("<")
+    return opened not in RESERVED and not FORBIDDEN.search(opened) and re.search(r"\w", opened) is not None
+
+
 def _embedding(word: Word) -> Embedding:
     path, name = word.files[0], word.name
-    opened = name.removeprefix("<")
-    if opened in RESERVED or FORBIDDEN.search(opened) or not re.search(r"\w", opened):
+    if not sayable(name):
         raise AdapterError(
             f'{path}: its word would be "{name}", which a prompt cannot say as one word. '
             f"Letters, digits, _ . - and <...> are fine: rename the file, or train with another placeholder."

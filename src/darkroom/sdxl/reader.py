@@ -13,6 +13,7 @@ import torch
 from darkroom.errors import AdapterError
 from darkroom.sdxl.inversion import Embedding
 from darkroom.sdxl.model import SDXL
+from darkroom.sdxl.text import Text, encode
 
 if TYPE_CHECKING:
     from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
@@ -45,6 +46,15 @@ class Tokens:
             else:
                 ids = self.tokenizer(piece, add_special_tokens=False, truncation=False, verbose=False).input_ids
                 found += [(int(token),) for token in ids]
+        return found
+
+    def fitting(self, text: str) -> list[int]:
+        """The ids of a text that one chunk holds: what is longer is cut, before a new word of which a part would be cut."""
+        found: list[int] = []
+        for unit in self.units(text):
+            if len(found) + len(unit) > self.model_max_length - 2:
+                break
+            found += unit
         return found
 
     def __call__(self, texts: Sequence[str], **_: Any) -> dict[str, list[list[int]]]:
@@ -145,3 +155,21 @@ def readers_of(model: SDXL, embeddings: Sequence[Embedding] = ()) -> list[Reader
         raise AdapterError(f'{files}: both would be the word "{twice}". Rename one of the files, or leave one out.')
     pairs = (("text_encoder", model.tokenizer, model.text_encoder), ("text_encoder_2", model.tokenizer_2, model.text_encoder_2))
     return [Reader(part, tokenizer, encoder, embeddings, model.device) for part, tokenizer, encoder in pairs if tokenizer is not None and encoder is not None]
+
+
+def encode_caption(model: SDXL, caption: str, embeddings: Sequence[Embedding]) -> Text:
+    """A caption with its new words as training reads it: for up to 75 tokens what `conditioning.condition` gives for a plain prompt, bit for bit.
+
+    Gradients flow into the embeddings' vectors, where those want them: zeros for a caption without their word, so that no step is without a gradient.
+    """
+    if not embeddings:
+        return encode(model, [caption])
+    found = [reader.hidden(reader.tokens.fitting(caption)) for reader in readers_of(model, embeddings)]
+    pooled = found[-1][1]
+    assert pooled is not None, "the last reader is encoder 2, which pools"
+    return Text(torch.cat([states for states, _ in found], dim=-1), pooled)
+
+
+def tokens_with(model: SDXL, counts: dict[str, int]) -> Tokens:
+    """The tokenizer of encoder 2 with new words of so many vectors: for counting, before there are any vectors."""
+    return Tokens(model.tokenizer_2, counts, len(model.tokenizer_2))

@@ -139,7 +139,8 @@ def power(difference: float, error: float, freedom: float, alpha: float = 0.05) 
     if error == 0:
         return 1.0 if difference else alpha
     critical, shift = float(special.stdtrit(freedom, 1 - alpha / 2)), abs(difference) / error
-    above, below = (1 - float(special.nctdtr(freedom, side, critical)) for side in (shift, -shift))
+    above = 1 - float(special.nctdtr(freedom, shift, critical))
+    below = 1 - float(special.nctdtr(freedom, -shift, critical)) if shift < 5 else 0.0  # below 3e-7; and nctdtr gives NaN there
     return min(1.0, above + below)
 
 

@@ -48,7 +48,8 @@ class Components:
         doubts += [extra * _reach(self.prompts * (self.seeds - 1), 1 - assurance if extra > 0 else assurance) / prompts]
         if self.seed:
             doubts += [(self.seed + self.within / self.prompts) * _reach(self.seeds - 1, 1 - assurance) / seeds]
-        return math.sqrt(max(0.0, level + extra) / prompts + (self.seed or 0.0) / seeds + math.hypot(*doubts))
+        upper = math.sqrt(max(0.0, level + extra) / prompts + (self.seed or 0.0) / seeds + math.hypot(*doubts))
+        return max(upper, self.error(prompts, seeds))  # `between` that was raised to 0 makes `error` larger than what was measured
 
     def standardise(self, gain: float) -> float:
         """The gain in standard deviations of one pair's gain (Cohen's d_z); infinite where there is no spread."""

@@ -19,6 +19,7 @@ from darkroom.errors import DarkroomError
 from darkroom.files import atomic, cache_folder, sha256_bytes
 from darkroom.sdxl import latents, text
 from darkroom.sdxl.model import SDXL
+from darkroom.train.swap import lodged
 
 V = TypeVar("V")
 CODE_VERSION = 1  # raise it when what is encoded changes
@@ -69,7 +70,8 @@ def photo_latents(model: SDXL, photo: Photo, fit: Fit, flipped: bool = False) ->
         picture = fit.apply(photo.read())
         if flipped:
             picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        mean, std = latents.encode(model, [picture])
+        with lodged(model, "vae"):
+            mean, std = latents.encode(model, [picture])
         return {"mean": mean[0], "std": std[0]}
 
     vae = {name: digest for name, digest in model.hashes.items() if name.startswith("vae/") or "/" not in name}
@@ -82,7 +84,7 @@ def caption_text(model: SDXL, caption: str) -> text.Text:
     """One caption as the text encoders give it (1, ...), by caption, encoders and precision."""
 
     def make() -> dict[str, torch.Tensor]:
-        with torch.no_grad():
+        with torch.no_grad(), lodged(model, "text_encoder", "text_encoder_2"):
             found = text.encode(model, [caption])
         return {"states": found.states.cpu(), "pooled": found.pooled.cpu()}
 

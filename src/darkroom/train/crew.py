@@ -7,7 +7,8 @@ the order in which floating-point numbers are added up: every draw belongs to (s
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -63,6 +64,15 @@ class Crew:
         said = said.cuda() if torch.distributed.get_backend() == "nccl" else said
         torch.distributed.broadcast(said, 0)
         return float(said.item())
+
+    @contextmanager
+    def first_alone(self) -> Iterator[None]:
+        """Within the block the first process comes first, and the others find what it has made."""
+        if not self.first:
+            self.wait()
+        yield
+        if self.first:
+            self.wait()
 
     def wait(self) -> None:
         """Until all processes are here."""

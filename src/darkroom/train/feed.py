@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 
 import torch
+from PIL import Image
 
 from darkroom.data.buckets import Fit, fit
 from darkroom.data.crops import cropped
@@ -15,13 +16,18 @@ from darkroom.data.dataset import Photo
 from darkroom.data.masks import mask_weights
 from darkroom.data.wording import worded
 from darkroom.device import generator
+from darkroom.methods import ControlNet
+from darkroom.methods.attached import Attached
 from darkroom.sampling.denoise import size_ids
 from darkroom.sdxl import text
 from darkroom.sdxl.model import SDXL
+from darkroom.sdxl.reader import encode_caption
 from darkroom.train.cache import Kept, caption_text, photo_latents
+from darkroom.train.condition import condition
 from darkroom.train.objective import Batch
 from darkroom.train.preflight import Plan
 from darkroom.train.recipe import Recipe
+from darkroom.train.swap import lodged
 from darkroom.values import seed_for
 
 MOST_VARIANTS = 16
@@ -40,6 +46,11 @@ class Shown:
     prior: bool = False
     """Whether it is a picture of the class."""
 
+    def cut(self, picture: Image.Image) -> Image.Image:
+        """A picture of the photo's size as the batch shows the photo."""
+        found = self.fit.apply(picture)
+        return found.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if self.flipped else found
+
     @property
     def ids(self) -> tuple[int, ...]:
         """The true sizes (height, width, top, left, height, width): of the file, of the crop as it was mirrored, of the bucket."""
@@ -51,11 +62,13 @@ class Shown:
 class Feed:
     """The batches of a run, and the encoded pictures and captions that they are made of."""
 
-    def __init__(self, recipe: Recipe, plan: Plan, model: SDXL) -> None:
-        self.recipe, self.plan, self.model = recipe, plan, model
+    def __init__(self, recipe: Recipe, plan: Plan, model: SDXL, attached: Attached) -> None:
+        self.recipe, self.plan, self.model, self.attached = recipe, plan, model, attached
+        self._trigger = recipe.inversion.word if recipe.inversion else recipe.trigger
         self.cached: set[str] = set()
         self._texts: Kept[text.Text] = Kept(lambda found: found.states.nbytes + found.pooled.nbytes)
         self._latents: Kept[tuple[torch.Tensor, torch.Tensor]] = Kept(lambda found: found[0].nbytes * 2)
+        self._pictures: Kept[torch.Tensor] = Kept(lambda found: found.nbytes)
         self._masks: Kept[torch.Tensor] = Kept(lambda found: found.nbytes)
 
     def encode_all(self, start: int, stop: int, progress: Callable[[int, int], None]) -> None:
@@ -99,7 +112,7 @@ class Feed:
         photo, data, seed = self.plan.photos[index], self.recipe.data, self.recipe.train.seed
         epoch = number // self.plan.order.batches_per_epoch
         dice = torch.rand(2, generator=generator(seed, "dice", number, photo.sample))
-        caption = worded(photo.captions, photo.caption, data.wording, seed, epoch, photo.sample, self.recipe.trigger)
+        caption = worded(photo.captions, photo.caption, data.wording, seed, epoch, photo.sample, self._trigger)
         fit = cropped(self.plan.fits[index], data.crop, photo.focus, seed, epoch, photo.sample, self.model.pixel_factor)
         return Shown(photo, fit, bool(data.flip and dice[0] < 0.5), caption)
 
@@ -110,14 +123,34 @@ class Feed:
             mean, std = self._latent(each)
             latents.append(mean + std * torch.randn(mean.shape, generator=generator(seed, "posterior", number, each.photo.sample)))
         device, dtype = self.model.device, self.model.dtype
-        found = text.Text.stack([self._text(each.caption) for each in shown]).to(device, dtype)
+        said = {caption: self._text(caption) for caption in dict.fromkeys(each.caption for each in shown)}
+        found = text.Text.stack([said[each.caption] for each in shown]).to(device, dtype)
         # ids stay float32: bfloat16 has no 3025, and the U-Net casts them only after their sinusoids
-        ids = size_ids([each.ids for each in shown]).to(device)
-        return Batch(torch.stack(latents).to(device), found, ids, torch.tensor([each.weight for each in shown], device=device), self._mask_of(shown, device))
+        ids = size_ids([self._ids(each) for each in shown]).to(device)
+        return Batch(
+            torch.stack(latents).to(device),
+            found,
+            ids,
+            torch.tensor([each.weight for each in shown], device=device),
+            self._mask_of(shown, device),
+            self._conditions(shown, device),
+        )
+
+    def _ids(self, each: Shown) -> tuple[float, ...]:
+        """A refiner is told an aesthetic score in place of the size that is drawn (Podell et al. 2023, section 2.5)."""
+        return each.ids if self.model.tokenizer is not None else (*each.ids[:4], self.recipe.data.aesthetic)
 
     def _latent(self, each: Shown) -> tuple[torch.Tensor, torch.Tensor]:
         key = (each.photo.sha256, each.fit, each.flipped)
         return self._latents.get(key, lambda: photo_latents(self.model, each.photo, each.fit, each.flipped))
+
+    def _conditions(self, shown: Sequence[Shown], device: torch.device) -> torch.Tensor | None:
+        """(B, 3, H, W) from 0 to 1: what a ControlNet reads beside each picture; None where none is learned."""
+        if not isinstance(self.recipe.method, ControlNet):
+            return None
+        read = partial(condition, self.recipe.method)
+        found = [self._pictures.get((each.photo.sha256, each.fit, each.flipped), partial(read, each.photo, each.cut, self.model.device)) for each in shown]
+        return torch.stack(found).to(device)
 
     def _mask_of(self, shown: Sequence[Shown], device: torch.device) -> torch.Tensor | None:
         """(B, 1, h, w), ones for a picture without a mask; None where no picture of the batch has one."""
@@ -133,13 +166,13 @@ class Feed:
 
     def _text(self, caption: str) -> text.Text:
         if self.recipe.method.trains_text:
-            return text.encode(self.model, [caption])
+            return encode_caption(self.model, caption, self.attached.words)
         return self._texts.get(caption, lambda: self._encoded(caption))
 
     def _encoded(self, caption: str) -> text.Text:
         if caption in self.cached:
             return caption_text(self.model, caption).to(self.model.device, self.model.dtype)
-        with torch.no_grad():
+        with torch.no_grad(), lodged(self.model, "text_encoder", "text_encoder_2"):
             return text.encode(self.model, [caption])
 
 

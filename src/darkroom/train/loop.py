@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 
-from darkroom.errors import RunError
+from darkroom.errors import RecipeError, RunError
 from darkroom.methods.attached import Attached
 from darkroom.sdxl.model import SDXL
 from darkroom.sdxl.schedule import Schedule
 from darkroom.train.crew import Crew
 from darkroom.train.feed import Feed, Shown
+from darkroom.train.fused import OneByOne, clip_each
 from darkroom.train.health import Vitals
 from darkroom.train.noise import Draws, draw_batch
 from darkroom.train.objective import Batch
@@ -28,7 +30,8 @@ class Trainer:
 
     def __init__(self, recipe: Recipe, plan: Plan, model: SDXL, attached: Attached, crew: Crew | None = None) -> None:
         self.recipe, self.plan, self.model, self.attached, self.crew = recipe, plan, model, attached, crew or Crew()
-        self.feed = Feed(recipe, plan, model)
+        self.feed = Feed(recipe, plan, model, attached)
+        attached.expect(plan.steps, recipe.train.accumulate)
         self.schedule = recipe.objective.schedule(Schedule.from_config(model.scheduler_config))
         self.optimizer = recipe.optimizer.build(attached.groups(recipe.optimizer.rate))
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
@@ -37,6 +40,12 @@ class Trainer:
         self.vitals.begin(self.parameters)
         half = torch.float16 if model.dtype == torch.float16 else None
         self.scaler = torch.amp.GradScaler(model.device.type, enabled=half is not None)
+        each = recipe.train.max_grad_norm if recipe.train.clip == "each" else 0.0
+        self.one_by_one = OneByOne(self.optimizer, recipe.train.seed, each)
+        self.rounds = any(parameter.dtype == torch.bfloat16 for parameter in self.parameters)
+        if recipe.train.fused and (half or self.crew.size > 1):
+            why = "in fp16 all gradients are needed to find out which overflowed" if half else "several processes add their gradients up first"
+            raise RecipeError(f"train.fused = true steps each tensor within the backward pass, and {why}. Set train.fused = false.")
 
     def predict(self, noisy: torch.Tensor, t: torch.Tensor, batch: Batch) -> torch.Tensor:
         """The U-Net on a noisy batch."""
@@ -50,24 +59,41 @@ class Trainer:
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
         if self.model.dtype == torch.float32:
             return contextlib.nullcontext()
-        return torch.autocast(self.model.device.type, self.model.dtype)
+        # each weight is used once in a pass: autocast's cache would only keep a second copy of all that learn until the pass ends (5 GiB of a whole SDXL)
+        return torch.autocast(self.model.device.type, self.model.dtype, cache_enabled=False)
 
     def step(self, number: int) -> dict[str, float]:
         """Optimizer step `number`, counted from 0. Raises RunError where it cannot be learning (`health.Vitals`)."""
         accumulate = self.recipe.train.accumulate
         self.optimizer.zero_grad(set_to_none=True)
-        losses = [self._learn(number * accumulate + part) for part in range(accumulate)]
-        loss = self._shared(sum(losses, torch.zeros((), device=self.model.device)))
-        self.scaler.unscale_(self.optimizer)
-        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.recipe.train.max_grad_norm))
         set_rates(self.optimizer, self.rates, self.recipe.optimizer.factor(number, self.plan.steps))
-        if self.vitals.may_step(number, loss, norm, self.scaler.is_enabled()):
-            self.scaler.step(self.optimizer)
+        fused = self.recipe.train.fused
+        with self.one_by_one.within(number) if fused else contextlib.nullcontext():
+            losses = [self._learn(number * accumulate + part) for part in range(accumulate)]
+        loss = self._shared(sum(losses, torch.zeros((), device=self.model.device)))
+        norm = self.one_by_one.norm() if fused else self._clipped()
+        if self.vitals.may_step(number, loss, norm, self.scaler.is_enabled()) and not fused:
+            self._move(number)
         self.scaler.update()
         self.attached.prepare(None)
         self.attached.after_step()
         self.vitals.after(number, self.plan.steps, self.parameters)
         return {"loss": loss, "grad_norm": norm, "rate": effective_rate(self.optimizer)}
+
+    def _clipped(self) -> float:
+        """Scale the gradients down, or none; their norm before."""
+        self.scaler.unscale_(self.optimizer)
+        most = self.recipe.train.max_grad_norm
+        if self.recipe.train.clip == "each":
+            return clip_each(self.parameters, most)
+        return float(torch.nn.utils.clip_grad_norm_(self.parameters, most or math.inf))
+
+    def _move(self, number: int) -> None:
+        """Change the weights by their gradients."""
+        if self.rounds:
+            self.one_by_one.after(number)
+        else:
+            self.scaler.step(self.optimizer)
 
     def _learn(self, index: int) -> torch.Tensor:
         """Add the gradients of this process's share of batch `index`; its part of the batch's loss, ()."""
@@ -87,7 +113,8 @@ class Trainer:
         """The loss of the whole batch; every process then has the gradients of the whole batch too."""
         if self.crew.size > 1:
             for parameter in self.parameters:
-                parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+                if parameter.grad is None and parameter.requires_grad:  # a frozen word keeps none, and is left out by the optimizer
+                    parameter.grad = torch.zeros_like(parameter)
             self.crew.add_up([loss, *[parameter.grad for parameter in self.parameters if parameter.grad is not None]])
         return float(loss)
 
@@ -117,23 +144,25 @@ class Trainer:
 
 
 @contextlib.contextmanager
-def checkpointing(recipe: Recipe, model: SDXL) -> Iterator[None]:
+def checkpointing(recipe: Recipe, model: SDXL, own: Sequence[Any] = ()) -> Iterator[None]:
     """Within the block activations are computed twice instead of kept, where the recipe asks for it; afterwards the model is as it was.
 
-    The model outlives the run (`open_base` keeps it): what a run turns on it must turn off.
+    The model outlives the run (`open_base` keeps it): what a run turns on it must turn off. `own` are networks of the method's own.
     """
     encoders: list[Any] = [model.text_encoder, model.text_encoder_2] if recipe.method.trains_text else []
     asked = recipe.train.gradient_checkpointing
     encoders = [encoder for encoder in encoders if encoder is not None and asked]
     try:
         if asked:
-            model.unet.enable_gradient_checkpointing()
+            for network in (model.unet, *own):
+                network.enable_gradient_checkpointing()
         for encoder in encoders:
             encoder.train().gradient_checkpointing_enable()  # transformers checkpoints in training mode only; CLIP has no dropout
         yield
     finally:
         if asked:
-            model.unet.disable_gradient_checkpointing()
+            for network in (model.unet, *own):
+                network.disable_gradient_checkpointing()
         for encoder in encoders:
             encoder.eval().gradient_checkpointing_disable()
 

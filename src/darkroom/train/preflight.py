@@ -8,19 +8,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from darkroom.data.batch import Order
 from darkroom.data.buckets import Fit, fit, fit_down, ladder
 from darkroom.data.crops import cropped
 from darkroom.data.dataset import Photo, samples
 from darkroom.data.wording import count_mix, framed, has_word, shares
 from darkroom.errors import DatasetError, RecipeError
-from darkroom.methods import Method
 from darkroom.sdxl.model import SDXL
+from darkroom.sdxl.reader import Tokens
 from darkroom.sdxl.schedule import Schedule
 from darkroom.sdxl.text import count_tokens
+from darkroom.train.forecast import Forecast, forecast
+from darkroom.train.newword import check_word, tokens_of, word_remarks
 from darkroom.train.recipe import Recipe
+from darkroom.train.shortage import available, shortage
 
 LIMIT = 75  # tokens of a caption that SDXL reads
 
@@ -43,11 +44,15 @@ class Plan:
     """Pictures of the class, for prior preservation."""
     dataset: str = ""
     """The name of the dataset (`Manifest.hash`); "" of a plain folder."""
+    forecast: Forecast | None = None
+    """Of memory: what the run is measured against."""
 
 
 def plan(recipe: Recipe, photos: list[Photo], model: SDXL, held_out: Sequence[Photo] = (), dataset: str = "", classes: Sequence[Photo] = ()) -> Plan:
     """Check everything that can be checked without training. Raises DatasetError or RecipeError."""
+    tokens = tokens_of(recipe, model)
     _check_trigger(recipe, photos)
+    check_word(recipe, [text for photo in photos for text, _ in _texts(recipe, photo)], tokens)
     _check_leak(photos, held_out)
     photos, pictures = samples(photos), photos
     held_out = samples(held_out)
@@ -68,11 +73,13 @@ def plan(recipe: Recipe, photos: list[Photo], model: SDXL, held_out: Sequence[Ph
     recipe.objective.check(own)
     if steps < 1:
         raise RecipeError(f'train.length = "{recipe.train.length}": is no training at all. Give at least "1 steps".')
+    foreseen = forecast(recipe, model, max((f.bucket for f in fits), key=lambda b: b[0] * b[1]))
+    short = shortage(recipe, foreseen, available(model.device))
     facts = {
         "pictures": len(pictures),
         "samples": len(photos),
         "held_out": len(held_out),
-        "captions": _captions(recipe, pictures, model),
+        "captions": _captions(recipe, pictures, tokens),
         **({"prior": _prior(recipe, len(classes), model)} if recipe.data.prior.prompt else {}),
         "buckets": _buckets(fits, order),
         "upscaled": sum(f.enlarges(p.width, p.height) for f, p in zip(fits, photos, strict=True)),
@@ -80,13 +87,18 @@ def plan(recipe: Recipe, photos: list[Photo], model: SDXL, held_out: Sequence[Ph
         "masked": sum(photo.mask is not None for photo in pictures),
         "batch_size": recipe.data.batch_size,
         "accumulate": recipe.train.accumulate,
-        "remarks": [*recipe.objective.remarks(own), *recipe.optimizer.remarks(steps)],
+        "remarks": [
+            *recipe.objective.remarks(own),
+            *recipe.optimizer.remarks(steps),
+            *word_remarks(recipe, [photo.caption for photo in held_out], model),
+            *([short] if short else []),
+        ],
         "steps": steps,
         "epochs": round(steps / per_epoch, 2),
-        "memory_mib": memory(recipe, model, max((f.bucket for f in fits), key=lambda b: b[0] * b[1])),
+        "memory_mib": foreseen.mib,
     }
     saves, previews, checks = (max(1, d.steps(per_epoch)) for d in (recipe.train.save_every, recipe.preview.every, recipe.validation.every))
-    return Plan(photos, fits, order, steps, saves, previews, checks, held_out, held_fits, facts, classes, dataset)
+    return Plan(photos, fits, order, steps, saves, previews, checks, held_out, held_fits, facts, classes, dataset, foreseen)
 
 
 def _fit(photo: Photo, rungs: list[list[tuple[int, int]]], recipe: Recipe) -> Fit:
@@ -133,10 +145,10 @@ def _check_leak(photos: Sequence[Photo], held_out: Sequence[Photo]) -> None:
         raise DatasetError(f"{leaked[0]}{more}: a picture that is learned from cannot be held out. Take it out of one of the folders.")
 
 
-def _captions(recipe: Recipe, photos: list[Photo], model: SDXL) -> list[dict[str, Any]]:
+def _captions(recipe: Recipe, photos: list[Photo], tokens: Tokens) -> list[dict[str, Any]]:
     count_mix(recipe.data.wording, [photo.captions for photo in photos])
     told = [(photo, text, share) for photo in photos for text, share in _texts(recipe, photo)]
-    counts: dict[str, int] = {text: count_tokens(model, text) for text in {text for _, text, _ in told}}
+    counts: dict[str, int] = {text: sum(map(len, tokens.units(text))) for text in {text for _, text, _ in told}}
     rows: list[dict[str, Any]] = [{"file": p.path.name, "caption": text, "from": p.caption_source, "tokens": counts[text]} for p, text, _ in told]
     return [row | {"cut": row["tokens"] > LIMIT} | ({"share": share} if share < 1 else {}) for row, (_, _, share) in zip(rows, told, strict=True)]
 
@@ -156,63 +168,3 @@ def _buckets(fits: list[Fit], order: Order) -> list[dict[str, Any]]:
         batches = sorted(sizes[bucket], reverse=True)
         rows.append({"width": bucket[0], "height": bucket[1], "pictures": count, "batches": batches, "cut_away": round(lost, 3)})
     return rows
-
-
-def memory(recipe: Recipe, model: SDXL, bucket: tuple[int, int]) -> dict[str, float]:
-    """A forecast in MiB by component. Activations are counted, not guessed: the U-Net runs on the meta device and what autograd keeps is added up."""
-    mib = 1 << 20
-    frozen = {name: sum(p.numel() for p in part.parameters()) for name, part in (*model.parts.items(), ("vae", model.vae))}
-    width = torch.finfo(model.dtype).bits // 8
-    trained = _trained_numbers(recipe.method, model)
-    found = {
-        "model": sum(frozen.values()) * width,
-        "adapter": trained * 4,
-        "gradients": trained * 4,
-        "optimizer": trained * 8,
-        "activations": _activations(recipe, model, bucket),
-    }
-    return {name: round(size / mib, 1) for name, size in (found | {"total": sum(found.values())}).items()}
-
-
-def _trained_numbers(method: Method, model: SDXL) -> int:
-    from darkroom.sdxl.formats import adaptable
-
-    total = 0
-    for part, path, module in adaptable(model):
-        if method.wanted(f"{part}.{path}"):
-            weight: torch.Tensor = module.weight
-            total += method.numbers(tuple(weight.shape))
-    return total
-
-
-def _activations(recipe: Recipe, model: SDXL, bucket: tuple[int, int]) -> int:
-    from diffusers import UNet2DConditionModel
-
-    from darkroom.device import quiet_libraries
-
-    with quiet_libraries(), torch.device("meta"):
-        unet = UNet2DConditionModel.from_config(model.unet.config).to(model.dtype)
-    if recipe.train.gradient_checkpointing:
-        unet.enable_gradient_checkpointing()
-    unet.requires_grad_(False)
-    for path, module in unet.named_modules():
-        if isinstance(module, (torch.nn.Linear, torch.nn.Conv2d)) and recipe.method.wanted(f"unet.{path}"):
-            module.weight.requires_grad_(True)  # the inputs that autograd must keep are those of the changed layers
-    batch, seen = recipe.data.batch_size, {}
-
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        if not isinstance(tensor, torch.nn.Parameter):
-            seen[tensor.untyped_storage()._cdata] = tensor.untyped_storage().nbytes()
-        return tensor
-
-    def meta(*shape: int) -> torch.Tensor:
-        return torch.empty(shape, dtype=model.dtype, device="meta", requires_grad=len(shape) == 4)
-
-    config, factor = unet.config, model.pixel_factor
-    pooled = int(model.text_encoder_2.config.projection_dim)
-    extra = {"text_embeds": meta(batch, pooled), "time_ids": meta(batch, 6)}
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        out = unet.train()(meta(batch, 4, bucket[1] // factor, bucket[0] // factor), torch.zeros(batch, device="meta"),
-                           meta(batch, 77, int(config.cross_attention_dim)), added_cond_kwargs=extra).sample  # fmt: skip
-        del out
-    return sum(seen.values())

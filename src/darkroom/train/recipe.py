@@ -11,13 +11,14 @@ from darkroom.data.crops import Crop
 from darkroom.data.wording import Wording, has_word
 from darkroom.device import Precision
 from darkroom.errors import RecipeError
-from darkroom.methods import LoRA, Method
+from darkroom.methods import LoRA, Method, Pivotal, TextualInversion
 from darkroom.spec import Spec, Tree, override, read_toml
 from darkroom.train.health import Health
 from darkroom.train.objective import Diffusion
 from darkroom.train.optimizers import AdamW, Optimizer
-from darkroom.train.track import Track
+from darkroom.train.rules import refusals
 from darkroom.train.settle import Settled
+from darkroom.train.track import Track
 from darkroom.values import DurationField
 
 RECIPES = Path(__file__).parents[1] / "recipes"
@@ -56,6 +57,7 @@ class Data(Spec):
     )
     enlarge: bool = Field(False, description="Enlarge small pictures to their bucket. Off: they go to smaller buckets (sd-scripts: bucket_no_upscale).")
     flip: bool = Field(False, description="Mirror pictures now and then. Off: faces and letters are not symmetric.")
+    aesthetic: float = Field(6.0, ge=0, le=10, description="The aesthetic score that a refiner is told the pictures have (diffusers' pipeline: 6).")
     prior: Prior = Prior()
 
     @property
@@ -73,8 +75,20 @@ class Train(Spec):
     accumulate: int = Field(1, ge=1, description="Batches whose gradients are added up before one optimizer step.")
     gradient_checkpointing: bool = Field(False, description="Compute activations twice and keep them not: less memory, about a third slower.")
     precision: Precision = Field("auto", description="Number format of the frozen weights and the forward pass: auto, fp32, bf16, fp16.")
-    save_dtype: Literal["fp32", "fp16", "bf16"] = Field("fp32", description="Number format of the adapter file: fp32 is what was trained, fp16 half as large.")
-    max_grad_norm: float = Field(1.0, gt=0, description="Gradients are scaled down to this norm (diffusers' script: 1).")
+    quantise: Literal["no", "fp8", "int8", "nf4"] = Field(
+        "no",
+        description="Number format of the U-Net's frozen weights beside an adapter: fp8 (a power of two for each output), int8 (LLM.int8), nf4 (QLoRA). Less "
+        "memory, a little slower.",
+    )
+    swap_blocks: int = Field(
+        0, ge=0, description="Blocks of the U-Net that wait in host memory until their turn (sd-scripts: blocks_to_swap): less memory, slower."
+    )
+    save_dtype: Literal["fp32", "fp16", "bf16"] = Field(
+        "fp32", description="Number format of what comes out, adapter or model: fp32 is what was trained, fp16 half as large."
+    )
+    max_grad_norm: float = Field(1.0, ge=0, description="Gradients are scaled down to this norm (diffusers' script: 1); 0: they stay as they are.")
+    clip: Literal["all", "each"] = Field("all", description="Whose norm that is: of all gradients together (as everywhere), or of each tensor's own.")
+    fused: bool = Field(False, description="Step each tensor within the backward pass and drop its gradient: they are never all held (sd-scripts: off).")
     seed: int = Field(0, ge=0, description="Every random draw follows from it.")
 
 
@@ -95,6 +109,7 @@ class Preview(Spec):
     """Pictures drawn while it learns, by the very sampler of `darkroom generate`."""
 
     prompts: tuple[str, ...] = Field((), description="Empty: the caption template.")
+    base: str = Field("", description="Where a refiner is trained: the base model that begins the pictures. Empty: a refiner's training draws none.")
     every: DurationField = Field("100 steps", validate_default=True, description="How often.")
     seed: int = Field(0, ge=0, description="Where their noise comes from: the same at every step.")
     steps: int = Field(25, ge=1, le=1000, description="Denoising steps.")
@@ -137,10 +152,34 @@ class Recipe(Spec):
             raise ValueError(f'data.prior.prompt holds the trigger word "{self.trigger}": it must say the class alone, as in "a photo of a cat"')
         return self
 
+    @model_validator(mode="after")
+    def _goes_together(self) -> Recipe:
+        if refused := next(refusals(self), None):
+            raise ValueError(refused)
+        return self
+
     @property
     def trigger(self) -> str:
         """The word that calls the subject up: the first of `subject`."""
         return self.data.subject.split()[0] if self.data.subject.strip() else ""
+
+    @property
+    def learner(self) -> Method:
+        """The method, with what the subject says of a new word."""
+        return self.method.taught(self.data.subject) if isinstance(self.method, TextualInversion | Pivotal) else self.method
+
+    @property
+    def inversion(self) -> TextualInversion | None:
+        """What learns a new word; None for methods that learn none."""
+        learner = self.learner
+        return learner.inversion if isinstance(learner, TextualInversion | Pivotal) else None
+
+    def settling(self) -> Recipe:
+        """The same, to be ended once the held-out loss no longer falls; a rule of its own stays. Raises RecipeError where checkpoints are taken away."""
+        if self.validation.settle:
+            return self
+        tree = self.model_dump(mode="json")
+        return Recipe.from_tree(tree | {"validation": tree["validation"] | {"settle": {}}}, "--stop-when-settled")
 
     @property
     def product(self) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from darkroom.errors import OutputError, RunError
-from darkroom.files import writable_folder, write_json, write_text
+from darkroom.files import link_equal, writable_folder, write_json, write_text
 from darkroom.spec import read_toml
 from darkroom.train.recipe import Recipe
 
@@ -51,11 +51,11 @@ class Run:
         """A new run folder. Raises OutputError where it cannot be written or holds a run already."""
         if (folder / "recipe.toml").exists():
             raise OutputError(f"{folder}: holds a run already. Go on with `darkroom resume {folder}`, or choose another folder with --out.")
-        if folder.is_dir() and any(folder.iterdir()):
+        if folder.is_dir() and any(not _unborn(path) for path in folder.iterdir()):
             raise OutputError(f"{folder}: is not empty, and is no run of Darkroom. Choose another folder with --out.")
         writable_folder(folder)
-        write_text(folder / "recipe.toml", recipe.to_toml())
         write_json(folder / "facts.json", facts)
+        write_text(folder / "recipe.toml", recipe.to_toml())  # last: what has a recipe is a run, and can be gone on with
         return cls(folder)
 
     @classmethod
@@ -103,6 +103,7 @@ class Run:
             save_file(tensors, part / "state.safetensors")
             write_json(part / "state.json", {"step": step, **facts})
             write_product(part / self.recipe.product)
+            self.share(part / self.recipe.product)
             if final.exists():
                 shutil.rmtree(final)
             part.rename(final)
@@ -110,6 +111,11 @@ class Run:
             shutil.rmtree(part, ignore_errors=True)
             raise OutputError(f"{final}: the checkpoint could not be written ({error.strerror or error}). Earlier checkpoints are whole.") from None
         return Checkpoint(final)
+
+    def share(self, product: Path) -> None:
+        """Files of a product that is a folder become links to equal ones of the newest checkpoint: what nothing learned lies on the disk once."""
+        if saved := self.checkpoints():
+            link_equal(product, saved[-1].folder / self.recipe.product)
 
     def prune(self, keep: int) -> None:
         """Take away all checkpoints but the newest `keep` and the best by held-out loss; 0 keeps all."""
@@ -146,3 +152,8 @@ class Run:
         """Drop log lines of steps that will be taken again."""
         rows = [row for row in self.read_log() if row["step"] <= step]
         write_text(self.folder / "log.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def _unborn(path: Path) -> bool:
+    """Whether a file is what a run leaves behind that was killed before it was one."""
+    return path.name == "facts.json" or (path.name.startswith((".facts.json", ".recipe.toml")) and path.name.endswith(".part"))

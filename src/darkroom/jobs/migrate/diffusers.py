@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+from darkroom.data.picture import ENDINGS
 from darkroom.errors import RecipeError
 from darkroom.jobs.migrate import convert
 from darkroom.jobs.migrate.command import Command, read_command
@@ -262,10 +264,17 @@ def _prior(ledger: Ledger) -> None:
         for key in keys:
             ledger.imply(key, "no prior preservation there, and none here")
         return
-    whys = dict.fromkeys(keys, "belongs to prior preservation")
-    whys["with_prior_preservation"] = "no recipe says prior preservation (yet): only your own pictures are learned from, in the same number of steps"
-    for key in keys:
-        ledger.lack(key, whys[key])
-    ledger.todo.append(
-        "Prior preservation is left out: what the model knows of the class may drift. Draw the class without the trigger word in a trial to see."
-    )
+    ledger.tell("with_prior_preservation", "data.prior", "[data.prior] with a prompt is prior preservation, with the same loss")
+    ledger.map("class_prompt", "data.prior.prompt", ledger["class_prompt"])
+    ledger.map("num_class_images", "data.prior.count", ledger["num_class_images"])
+    ledger.map("prior_loss_weight", "data.prior.weight", ledger["prior_loss_weight"])
+    if _holds(Path(ledger["class_data_dir"]), ledger["num_class_images"]):
+        ledger.map("class_data_dir", "data.prior.pictures", str(ledger["class_data_dir"]))
+    else:
+        ledger.imply("class_data_dir", "it does not hold as many pictures; the base draws them here too, once, into Darkroom's cache")
+    ledger.imply("sample_batch_size", "how many are drawn at once is no part of what they show")
+    ledger.imply("prior_generation_precision", "they are drawn in the training's own number format")
+
+
+def _holds(folder: Path, count: int) -> bool:
+    return folder.is_dir() and sum(path.suffix.lower() in ENDINGS for path in folder.iterdir()) >= count

@@ -201,7 +201,7 @@ LACKING = {
     "wd_on_output": "DoRA learns the norm of each output, not of each input", "unbalanced_factorization": "LoKr's smaller factor is on both sides the smaller",
     "rs_lora": "the change is scaled by alpha / rank: multiply method.alpha by the square root of the rank for that",
     "lr_scheduler_type": _CURVE, "lr_scheduler_args": _CURVE, "lr_decay_steps": _CURVE, "lr_scheduler_timescale": _CURVE,
-    "fused_backward_pass": "all is stepped at once", "fused_optimizer_groups": "all is stepped at once",
+    "fused_backward_pass": "train.fused does it; set it with train.max_grad_norm = 0 where you want it", "fused_optimizer_groups": "all is stepped at once",
     "max_token_length": "captions are cut after 75 tokens (yet); `darkroom train --check` names those that are",
     "full_fp16": "what is learned stays in float32", "full_bf16": "what is learned stays in float32", "fp8_base": "weights are not held in 8 bits (yet)",
     "fp8_base_unet": "weights are not held in 8 bits (yet)", "blocks_to_swap": "blocks are not swapped (yet)",
