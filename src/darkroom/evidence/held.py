@@ -46,7 +46,7 @@ def held_losses(run: Run, checkpoints: Sequence[Checkpoint], held_out: str, cach
     recipe = _measuring(run.recipe, held_out, device)
     model, plan = prepare(recipe, watcher)
     _unchanged(run, plan, model.hash)
-    attached = recipe.method.attach(model, recipe.train.seed)
+    attached = recipe.learner.attach(model, recipe.train.seed)
     try:
         trainer = Trainer(recipe, plan, model, attached)
         groups = (_chosen(plan, plan.held_out, plan.held_fits, len(plan.held_out)), _chosen(plan, plan.photos, plan.fits, MOST_LEARNED))
@@ -56,6 +56,7 @@ def held_losses(run: Run, checkpoints: Sequence[Checkpoint], held_out: str, cach
             if known.get(step, key) is None:
                 if checkpoint:
                     trainer.load_state(*checkpoint.load())
+                attached.prepare(None)
                 known.put(step, key, [_losses(trainer, group) for group in groups])
             watcher.move("losses", done, len(checkpoints) + 1)
     finally:
@@ -65,10 +66,11 @@ def held_losses(run: Run, checkpoints: Sequence[Checkpoint], held_out: str, cach
 
 
 def _measuring(recipe: Recipe, held_out: str, device: str) -> Recipe:
-    """The recipe with these held-out pictures on this device, and without the class's, which are not asked for."""
+    """The recipe with these held-out pictures on this device, without the class's, which are not asked for, and with frozen weights whole and in place."""
     validation = recipe.validation.model_copy(update={"pictures": held_out or recipe.validation.pictures})
     data = recipe.data.model_copy(update={"prior": Prior()})
-    return recipe.model_copy(update={"validation": validation, "data": data, "device": recipe.device if device == "auto" else device})
+    train = recipe.train.model_copy(update={"quantise": "no", "swap_blocks": 0})
+    return recipe.model_copy(update={"validation": validation, "data": data, "train": train, "device": recipe.device if device == "auto" else device})
 
 
 def _unchanged(run: Run, plan: Plan, base: str) -> None:

@@ -13,9 +13,9 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from darkroom.methods import FullTuning, Pivotal, TextualInversion
+from darkroom.methods import ControlNet, FullTuning, Pivotal, TextualInversion
 from darkroom.methods.chosen import Chosen
 from darkroom.train.recipe import Recipe
 from darkroom.train.track import Track
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import torch
 
     from darkroom.data.dataset import Photo
+    from darkroom.sdxl.adapters.metadata import Kind
     from darkroom.sdxl.model import SDXL
     from darkroom.train.loop import Trainer
     from darkroom.train.preflight import Plan
@@ -50,11 +51,13 @@ def label(recipe: Recipe, model: SDXL, trainer: Trainer, step: int, tensors: Map
     card = {"prediction_type": trainer.schedule.prediction.removesuffix("_prediction"), "description": recipe.about}
     if recipe.negative:
         card["usage_hint"] = "Its words belong into the negative prompt."
-    kind: Literal["lora", "textual-inversion"] = "textual-inversion" if isinstance(recipe.method, TextualInversion) else "lora"
+    kind: Kind = "textual-inversion" if isinstance(recipe.method, TextualInversion) else "controlnet" if isinstance(recipe.method, ControlNet) else "lora"
     title = ", ".join(trigger(recipe)) or recipe.about or "adapter"
     said = modelspec(
         title, kind, f"{resolution}x{resolution}", trigger(recipe), recipe.negative, {key: value for key, value in card.items() if value}
     )  # fmt: skip
+    if kind == "controlnet":  # no network of kohya's
+        return said | told
     facts = {
         "sd_model_name": trained_on, "output_name": recipe.trigger, "resolution": f"({resolution}, {resolution})", "training_comment": recipe.about,
         **_steps(recipe, trainer.plan, step), **_settings(recipe, trainer, model), **_rates(recipe, tensors), **pictures_told(recipe, trainer.plan),

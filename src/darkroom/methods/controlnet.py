@@ -37,8 +37,6 @@ class ControlNet(Spec):
     pairs: str = Field("", description="With as_is: a folder that holds, for each picture, what the ControlNet reads, under the same name.")
     depth_model: str = Field("Intel/dpt-hybrid-midas", description="The depth-estimation model for depth: a folder or hub id.")
     start: str = Field("", description="A ControlNet to go on from: a folder, file or hub id. Empty: a copy of the base's U-Net (diffusers' script).")
-    text_rate: float = 1.0
-    text_rate_2: float = 0.0
 
     @model_validator(mode="after")
     def _has_pairs(self) -> ControlNet:

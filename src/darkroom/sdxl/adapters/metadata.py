@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 STALE = frozenset({alphas.NAME, "modelspec.hash_sha256", "sshs_model_hash", "sshs_legacy_hash"})
 """What describes tensors or one layout, and is made anew whenever a file is written."""
+Kind = Literal["lora", "textual-inversion", "controlnet"]
 CARD = ("description", "author", "date", "license", "usage_hint", "thumbnail", "tags", "merged_from", "prediction_type", "timestep_range")
 ALGORITHMS = {"LoRA": "lora", "LoCon": "locon", "DoRA": "lora", "LoHa": "loha", "LoKr": "lokr", "GLoRA": "glora", "(IA)^3": "ia3", "diag-OFT": "diag-oft",
               "BOFT": "boft", "full": "full", "norm": "full"}  # fmt: skip
@@ -45,7 +46,7 @@ def hashes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> dict[s
 
 def modelspec(
     title: str,
-    kind: Literal["lora", "textual-inversion"] = "lora",
+    kind: Kind = "lora",
     resolution: str = "1024x1024",
     trigger: Iterable[str] = (),
     negative: bool = False,
