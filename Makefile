@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export DARKROOM_CACHE ?= $(CURDIR)/$(VENV)/cache
 
-.PHONY: findings kills overfit reference methods-table demo test test-slow check bench setup pocket clean
+.PHONY: bench-gpu findings kills overfit reference methods-table demo test test-slow check bench setup pocket clean
 
 setup: $(VENV)/.done
 
@@ -33,6 +33,18 @@ test-slow: setup
 bench: setup
 	$(BIN)/python bench/train_step.py
 	$(BIN)/python bench/draw_sixteen.py
+	$(BIN)/python bench/gpu.py --pocket
+	test -z "$(SCRIPT)" || $(BIN)/python bench/script.py --script $(SCRIPT) $(if $(LAUNCHER),--launcher $(LAUNCHER))
+
+# make bench SCRIPT=train_dreambooth_lora_sdxl.py [LAUNCHER=run_peer.py] also runs diffusers' own script, whole processes side by side.
+
+# The real SDXL U-Net on a GPU.
+bench-gpu: setup
+	$(BIN)/python bench/gpu.py
+
+# A planted overfit: the step that is picked lies before the copy score turns, in 9 of 10 seeds. An hour on one core; goes on where it was stopped.
+overfit: setup
+	$(BIN)/python tools/planted_overfit.py
 
 # About 17 minutes on two idle cores; goes on where it was stopped.
 findings: setup

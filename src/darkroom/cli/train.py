@@ -108,6 +108,12 @@ def preflight_lines(facts: dict[str, Any]) -> list[str]:
         lines.append(f"{facts['masked']} pictures have a mask")
     if facts["held_out"]:
         lines.append(f"{facts['held_out']} pictures are held out: their loss is measured, they are not learned from")
+    if prior := facts.get("prior"):
+        missing = prior["wanted"] - prior["pictures"]
+        lines.append(
+            f'beside each picture one of {prior["wanted"]} of the class: "{prior["prompt"]}" ({prior["tokens"]} tokens), weight {prior["weight"]:g}'
+            + (f"; {missing} of them are drawn first" if missing else "")
+        )
     if facts["upscaled"]:
         lines.append(f"{facts['upscaled']} pictures are smaller than their bucket and are enlarged")
     lines.append(f"{facts['steps']} steps = {facts['epochs']:g} epochs, batch {facts['batch_size']} x {facts['accumulate']} accumulated")
