@@ -40,6 +40,7 @@ def test_the_run_folder(whole):
         *(f"steps/{step:06d}/{name}" for step in (2, 4, 6) for name in ("adapter.safetensors", "state.json", "state.safetensors")),
     ]  # fmt: skip
     facts = whole.facts
+    assert facts["exact"] == "to the byte: run again or gone on with on this machine"
     assert {"base_sha256", "pictures_sha256", "libraries", "hardware", "seed", "preflight", "result"} <= facts.keys()
     assert [row["step"] for row in whole.read_log()] == [1, 2, 3, 4, 5, 6]
     assert (
@@ -123,3 +124,9 @@ def test_a_training_that_diverges_stops_in_words(hard, tmp_path):
     with pytest.raises(RunError, match=r"diverged.*lower rate"):
         run_training(wild, tmp_path / "run")
     assert not (tmp_path / "run" / "adapter.safetensors").exists()
+
+
+def test_what_a_gpu_cannot_promise_is_said():
+    from darkroom.jobs.receipt import exactness
+
+    assert "last bits" in exactness("cuda") and "to the byte" in exactness("cpu")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import platform
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,8 @@ def receipt(recipe: Recipe, model: SDXL, plan: Plan) -> dict[str, Any]:
         "hardware": hardware(),
         "device": str(model.device),
         "precision": str(model.dtype).removeprefix("torch."),
+        "exact": exactness(model.device.type, int(os.environ.get("WORLD_SIZE", "1"))),
+        **({"processes": int(os.environ["WORLD_SIZE"])} if int(os.environ.get("WORLD_SIZE", "1")) > 1 else {}),
         "seed": recipe.train.seed,
         "base": recipe.base,
         "base_sha256": model.hash,
@@ -39,6 +42,16 @@ def receipt(recipe: Recipe, model: SDXL, plan: Plan) -> dict[str, Any]:
         "held_out": [_told(photo) for photo in plan.held_out],
         "preflight": plan.facts,
     }
+
+
+def exactness(device: str, processes: int = 1) -> str:
+    """How far the same recipe gives the same again, here."""
+    if device == "cpu":
+        return "to the byte: run again or gone on with on this machine" + (", by as many processes" if processes > 1 else "")
+    return (
+        f"draws, order and batches are exact on every device; sums on {device} may be added up in another order each time (gradients of attention and of "
+        "convolutions), so that the last bits of weights may differ from run to run, and after a resume"
+    )
 
 
 def _told(photo: Photo) -> dict[str, Any]:
