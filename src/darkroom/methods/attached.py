@@ -50,6 +50,10 @@ class Attached(ABC):
     def state(self) -> dict[str, torch.Tensor]:
         """Every trained tensor at full precision, for an exact resume."""
 
+    def shapes(self) -> dict[str, torch.Size]:
+        """The shape of each tensor of `state`."""
+        return {name: tensor.shape for name, tensor in self.state().items()}
+
     @abstractmethod
     def load_state(self, state: dict[str, torch.Tensor]) -> None:
         """Put back what `state` gave."""

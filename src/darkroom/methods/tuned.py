@@ -162,11 +162,18 @@ class Tuned(Attached):
 
     def state(self) -> dict[str, torch.Tensor]:
         """Copies on the host: the weights by name, their averages as "ema.NAME", and "ema.steps"."""
+        return {name: tensor.to("cpu", copy=True) for name, tensor in self._held().items()}
+
+    def shapes(self) -> dict[str, torch.Size]:
+        """Those of `state`, without copying a whole model."""
+        return {name: tensor.shape for name, tensor in self._held().items()}
+
+    def _held(self) -> dict[str, torch.Tensor]:
         found = {weight.name: weight.parameter.detach() for weight in self.learned}
         if self.average:
             found |= {f"ema.{weight.name}": shadow for weight, shadow in zip(self.learned, self.average.shadows, strict=True)}
             found["ema.steps"] = torch.tensor(self.average.steps)
-        return {name: tensor.to("cpu", copy=True) for name, tensor in found.items()}
+        return found
 
     def load_state(self, state: dict[str, torch.Tensor]) -> None:
         """Put back what `state` gave."""

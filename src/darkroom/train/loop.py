@@ -132,8 +132,7 @@ class Trainer:
     def load_state(self, tensors: dict[str, torch.Tensor], facts: dict[str, Any]) -> None:
         """Put back what `state` gave. Raises RunError where it belongs to another recipe."""
         weights = {name.removeprefix("weights."): tensor for name, tensor in tensors.items() if name.startswith("weights.")}
-        mine = {name: tensor.shape for name, tensor in self.attached.state().items()}
-        if mine != {name: tensor.shape for name, tensor in weights.items()}:
+        if self.attached.shapes() != {name: tensor.shape for name, tensor in weights.items()}:
             raise RunError("the checkpoint belongs to another recipe or base: its tensors are not this method's. Start a new run.")
         self.attached.load_state(weights)
         optimizer = {name.removeprefix("optimizer."): tensor for name, tensor in tensors.items() if name.startswith("optimizer.")}
