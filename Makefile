@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export DARKROOM_CACHE ?= $(CURDIR)/$(VENV)/cache
 
-.PHONY: bench-gpu findings kills overfit reference methods-table demo test test-slow check bench setup pocket clean
+.PHONY: scale bench-gpu findings kills overfit reference methods-table demo test test-slow check bench setup pocket clean
 
 setup: $(VENV)/.done
 
@@ -57,6 +57,11 @@ kills: setup
 reference: setup
 	$(BIN)/darkroom recipes --reference > $(VENV)/reference.md
 	mv $(VENV)/reference.md docs/reference.md
+
+# docs/scale.md; the rates: python bench/scale_rates.py
+scale: setup
+	$(BIN)/python tools/scale_plan.py > $(VENV)/scale.md
+	mv $(VENV)/scale.md docs/scale.md
 
 methods-table: setup
 	$(BIN)/python tools/methods_table.py

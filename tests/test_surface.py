@@ -33,8 +33,8 @@ OPTIONS = {
     "dataset prepare": "--alpha --focus --held-out --json --masks --seed",
     "dataset shards": "--json --per-shard --to",
     "dataset unpack": "--json --to",
-    "train": "--base --check --images --json --out --set --sidecar --stop-when-settled --subject",
-    "resume": "--json",
+    "train": "--base --check --images --json --out --processes --set --sidecar --stop-when-settled --subject",
+    "resume": "--json --processes",
     "generate": (
         "--adapter --adapters --again --base --batch --control --count --device --embedding --guidance --height --image --json --keep --language --mask "
         "--memory --negative --out --outpaint --precision --previews --refiner --sampler --seed --set --steps --strength --tiny --upscale --upscaler --width"
@@ -71,6 +71,7 @@ OPTIONS = {
     "score": "--base-pictures --batch --beside --device --json --list --metrics --model --out --prompts --reference --scorer --training --trigger",
     "pick": "--checkpoints --class --device --held-out --json --out --prompt --scorer --seeds --set",
     "tune-weights": "--adapter --budget --device --json --out --per-block --set --trial",
+    "rate": "--answers --json --pairs --rater --seed --sheet",
     "wrong": ("--base --boost --caption --device --good --guidance --json --per-word --precision --refiner --scenes --seed --steps --to --words"),
 }
 

@@ -1,4 +1,5 @@
-"""`darkroom`: collect, screen, caption, dataset; train, resume, recipes; generate, grid, prompt; trial, demo; adapter, base, import, export.
+"""`darkroom`: collect, screen, caption, dataset; train, resume, recipes, runs; generate, grid, prompt; trial, demo, score, pick, tune-weights, rate, wrong;
+adapter, base, import, export.
 
 Exit codes: 0 done; 2 the user's mistake, with one message and no traceback; 1 a fault of ours; 130 stopped with Ctrl-C.
 With --json, standard output holds one JSON object and nothing else. torch is imported by the jobs, never here.
@@ -11,16 +12,32 @@ import json
 import os
 import sys
 import traceback
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+import typer.core
 
 from darkroom import __version__
-from darkroom.cli import adapter, base, caption, collect, dataset, draw, files, pick, runs, score, screen, train, trial, tune, wrong
+from darkroom.cli import adapter, base, caption, collect, dataset, draw, files, pick, rate, runs, score, screen, train, trial, tune, wrong
 from darkroom.errors import DarkroomError
 
+
+class Interrupted(Exception):
+    """Ctrl-C with what a job had to say of it: typer makes a bare exit code of a KeyboardInterrupt."""
+
+
+class Commands(typer.core.TyperGroup):
+    """All commands."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as stopped:
+            raise Interrupted(str(stopped) or "Stopped.") from None
+
+
 app = typer.Typer(
-    name="darkroom", no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
+    cls=Commands, name="darkroom", no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
     help="Fine-tune Stable Diffusion XL on your own pictures, and see with evidence whether it got better.",
 )  # fmt: skip
 
@@ -37,6 +54,7 @@ app.command("demo")(trial.demo_command)
 app.command("score")(score.score_command)
 app.command("pick")(pick.pick_command)
 app.command("tune-weights")(tune.tune_command)
+app.command("rate")(rate.rate_command)
 app.command("wrong")(wrong.wrong_command)
 app.command("generate")(draw.generate_command)
 app.command("grid")(draw.grid_command)
@@ -77,7 +95,7 @@ def run(arguments: list[str]) -> int:
     except DarkroomError as error:
         _complain(str(error), type(error).__name__, as_json)
         return 2
-    except KeyboardInterrupt as stopped:
+    except (Interrupted, KeyboardInterrupt) as stopped:
         _complain(str(stopped) or "Stopped.", "Stopped", as_json)
         return 130
     except Exception as error:

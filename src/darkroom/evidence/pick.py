@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from pydantic import Field, field_validator, model_validator
 
 from darkroom import __version__, pocket
@@ -142,8 +143,11 @@ def run_pick(folder: Path, pick: Pick, out: Path | None = None, device: str = "a
 
 
 def decide(curves: Sequence[Curve], pick: Pick) -> Choice:
-    """The rule: the earliest step on the plateau of likeness and held-out loss before copying, drift or the loss turn up."""
-    named = {curve.name: curve for curve in curves}
+    """The rule: the earliest step on the plateau of likeness and held-out loss before copying, drift or the loss turn up.
+
+    Losses are compared as ratios, picture by picture: a picture that is hard to predict counts no more than one that is easy.
+    """
+    named = {curve.name: replace(curve, values=np.log(curve.values)) if curve.name == LOSS else curve for curve in curves}
     goals, rises, bends = ([named[name] for name in names if name in named] for names in (GOALS, RISES, BENDS))
     return choose(goals, rises, bends, Rule(errors=pick.errors, margin=pick.margin))
 
@@ -211,8 +215,10 @@ def _result(picked: Picked, out: Path) -> dict[str, Any]:
     return {
         "run": str(run.folder), "step": choice.step, "file": str(product), "use": f"{run.folder}@{choice.step}", "steps": list(picked.steps),
         "window": list(choice.window), "on_every_plateau": choice.together,
-        "turns": [{"curve": turn.curve, "step": turn.step, "since": turn.since, "change": turn.change.mean, "p": turn.p} for turn in choice.turns],
-        "shortfalls": [{"curve": s.curve, "best": s.best, "short": s.shortfall.mean, "allowed": s.allowed, "passes": s.passes} for s in choice.shorts],
+        "turns": [{"curve": turn.curve, "since": turn.since, "step": turn.step, "change": turn.change.mean, "p": turn.p} for turn in choice.turns],
+        "shortfalls": [
+            {"curve": s.curve, "best": s.best, "short": s.shortfall.mean, "allowed": s.allowed, "lost": s.lost, "passes": s.passes} for s in choice.shorts
+        ],
         "curves": [curve_facts(curve, picked.measured, pick.confidence) for curve in picked.measured.curves],
         "log": [[row["step"], row["validation"]] for row in run.read_log() if "validation" in row],
         "learned_loss": [[step, sum(losses) / len(losses)] for step, losses in sorted(picked.held.learned_losses.items())],

@@ -28,23 +28,29 @@ def rule(picked: Picked) -> str:
     return (
         "The earliest checkpoint is taken that falls short of the best one by no more than "
         f"{_errors(pick.errors)} of the difference (the same prompts, seeds and noise in both), or {pick.margin:.0%} of all that was gained, in likeness and "
-        "in held-out loss, among those before held-out loss or copying rise significantly, or drift grows significantly faster than before. "
-        "Earliest, because what is equal in likeness has by then drifted least and copied least."
+        "in held-out loss, among those before held-out loss or copying have risen, or drift has begun to grow faster (broken lines, one for each prompt or "
+        "picture, tested). Where none is good in both, the one that loses least of either. Earliest, because what is equal in likeness has by then drifted "
+        "least and copied least."
     )
 
 
 def sentence(picked: Picked) -> str:
     """The choice and its reason, in one sentence."""
     choice, count = picked.choice, len(picked.steps) - 1
-    passed = [short for short in choice.shorts if short.passes]
-    goals = " and in ".join(short.curve for short in passed)
-    before = f", before {_turn_words(choice.first_turn)}" if choice.first_turn else ""
-    return f"Step {choice.step} is the one to keep: the earliest of {count} checkpoints that is as good as the best in {goals}{before}."
+    start = f"Step {choice.step} is the one to keep"
+    turn = f", {_turn_words(choice.first_turn)}" if choice.first_turn else ""
+    if not choice.together:
+        parts = " and ".join(f"{short.lost:.0%} of the gain in {short.curve}" for short in choice.shorts)
+        return f"{start}: no checkpoint is as good as the best in everything, and of {len(choice.window)} it loses least, {parts}{turn}."
+    goals = " and in ".join(short.curve for short in choice.shorts if short.gained)
+    if not goals:
+        return f"{start}, for want of a better: nothing was gained, in likeness or in held-out loss, at any of {count} checkpoints{turn}."
+    return f"{start}: the earliest of {count} checkpoints that is as good as the best in {goals}{turn}."
 
 
 def _turn_words(turn: Turn) -> str:
-    """The guard and where it turns."""
-    return f"drift grows faster (from step {turn.since} to {turn.step})" if turn.curve == "drift" else f"{turn.curve} rises (step {turn.step})"
+    """The guard and where it is seen to turn."""
+    return f"before drift grows faster (step {turn.step})" if turn.curve == "drift" else f"before {turn.curve} rises (step {turn.step})"
 
 
 def reasons(picked: Picked) -> Iterator[str]:
@@ -52,20 +58,25 @@ def reasons(picked: Picked) -> Iterator[str]:
     choice, curves = picked.choice, _by_name(picked)
     for short in choice.shorts:
         curve = curves[short.curve]
-        at, best = (float(curve.means[curve.at(step)]) for step in (choice.step, short.best))
-        places = decimals(short.allowed, short.shortfall.mean, best)
-        beside = f"; the best before any turn is {best:.{places}f} at step {short.best}, {_allowed(short, places)}"
-        gap = ", the best before any turn" if short.best == choice.step else beside
-        yield f"{short.curve}: {at:.{places}f} at step {choice.step} (the base: {float(curve.means[0]):.{places}f}){gap}."
+        at, best, base = (float(curve.means[curve.at(step)]) for step in (choice.step, short.best, 0))
+        places = decimals(best) + 1
+        beside = f"; the best is {best:.{places}f} at step {short.best}, {_allowed(short)}"
+        gap = ", the best of those considered" if short.best == choice.step else beside
+        yield f"{short.curve}: {at:.{places}f} at step {choice.step} (the base: {base:.{places}f}){gap if short.gained else ', nowhere better than the base'}."
     for turn in choice.turns:
-        places = decimals(turn.change.mean)
-        what = f"{turn.change.mean:+.{places}f} a step more than before" if turn.curve == "drift" else f"worse by {abs(turn.change.mean):.{places}f}"
-        yield f"{_turn_words(turn)}: {what} since step {turn.since} (corrected p = {turn.p:.2g}); steps from {turn.step} on were not considered."
+        what = "grows faster" if turn.curve == "drift" else "rises"
+        size = _size(turn.curve, turn.change.mean)
+        yield f"{turn.curve} {what} from step {turn.since} on, by {size} until the last step (p = {turn.p:.2g}); steps from {turn.step} on were not considered."
 
 
-def _allowed(short: Short, places: int) -> str:
+def _allowed(short: Short) -> str:
     verb = "within" if short.passes else "more than"
-    return f"{abs(short.shortfall.mean):.{places}f} away, {verb} the {short.allowed:.{places}f} that counts as none"
+    return f"{_size(short.curve, short.shortfall.mean)} away, {verb} the {_size(short.curve, short.allowed)} that counts as none"
+
+
+def _size(curve: str, value: float) -> str:
+    """A difference in words: losses were compared as ratios."""
+    return f"{math.expm1(abs(value)):.1%} of a picture's own" if curve == LOSS else f"{abs(value):.{decimals(value)}f}"
 
 
 def warnings(picked: Picked) -> Iterator[str]:
@@ -73,7 +84,7 @@ def warnings(picked: Picked) -> Iterator[str]:
     choice, last = picked.choice, picked.steps[-1]
     if not choice.together:
         lows = "; ".join(f"{short.curve} is best at step {short.best}" for short in choice.shorts)
-        yield f"No checkpoint is good in everything ({lows}): {choice.shorts[0].curve} decided. More held-out pictures or prompts would tell better."
+        yield f"No checkpoint is good in everything ({lows}). More held-out pictures or prompts would tell better."
     yield from _overfit(picked)
     if choice.step == last and not choice.turns:
         yield "The last checkpoint is chosen and nothing has turned: it may not have learned all that it can. Train longer (train.length) and pick again."
@@ -92,21 +103,15 @@ def _overfit(picked: Picked) -> Iterator[str]:
     found = {curve.name: curve.worsening(choice.step, last) for curve in picked.measured.curves} if choice.step != last else {}
     worse = {name: change for name, change in found.items() if change.p < ALPHA / len(found)}
     by_heart = [turn for turn in choice.turns if turn.curve in (LOSS, EXCESS)]
-    if not by_heart and not worse.keys() & {LOSS, EXCESS, "copying"}:
-        if worse:
-            yield f"From step {choice.step} to {last} {_listed([_worse_words(picked, *one) for one in worse.items()])}."
+    worse |= {turn.curve: found[turn.curve] for turn in by_heart if turn.curve in found and found[turn.curve].mean > 0}
+    if not worse:
         return
-    worse |= {turn.curve: choice_change for turn in by_heart if (choice_change := _since(picked, turn)).mean > 0}
-    start = min((turn.step for turn in by_heart), default=last)
     words = _listed([_worse_words(picked, *one) for one in worse.items()])
-    yield (
-        f"Overfitting: from step {choice.step} to {last} {words}. It learns its pictures by heart, which can be seen from step {start} on; "
-        "do not take a later one."
-    )
-
-
-def _since(picked: Picked, turn: Turn) -> Change:
-    return _by_name(picked)[turn.curve].worsening(picked.choice.step, picked.steps[-1])
+    if not by_heart and not worse.keys() & {LOSS, EXCESS, "copying"}:
+        yield f"From step {choice.step} to {last} {words}."
+        return
+    seen = f", which can be seen from step {min(turn.step for turn in by_heart)} on" if by_heart else ""
+    yield f"Overfitting: from step {choice.step} to {last} {words}. It learns its pictures by heart{seen}; do not take a later one."
 
 
 def _worse_words(picked: Picked, name: str, change: Change) -> str:

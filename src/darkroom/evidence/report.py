@@ -17,6 +17,7 @@ from jinja2 import Environment, StrictUndefined
 from darkroom.evidence.album import Album, View, extremes, rows, strips
 from darkroom.evidence.figures import decimals_of, finite, flat, interval, number, p_value, percent, sized
 from darkroom.evidence.forest import axis_svg, interval_svg, scale
+from darkroom.evidence.rated_page import rated_section
 from darkroom.statistics import describe
 
 SYMBOLS = {"better": "▲", "worse": "▼", "equivalent": "≈", "unclear": "○"}
@@ -65,6 +66,7 @@ def render(result: Mapping[str, Any], folder: Path) -> str:
         table_columns=["n", "prompts", *COLUMNS.values()],
         receipt=list(flat(result["receipt"])),
         symbols=SYMBOLS,
+        rated=rated_section(result, folder, SYMBOLS),
         largest=album.side if any(cell and cell["picture"]["shrunk"] for row in drawn for cell in row["cells"]) else None,
     )
 

@@ -73,7 +73,7 @@ class Sitting:
             return
         self._peak = Peak(self.model.device)
         with lodged(self.model, *ENCODERS):
-            trainer.feed.encode_all(start * accumulate, plan.steps * accumulate, lambda done, total: self.watcher.move("encoding", done, total))
+            trainer.feed.encode_all(start * accumulate, plan.steps * accumulate, lambda done, total: self.watcher.move("encoding", done, total), trainer.crew)
         if start == 0:
             self._previews(0)
             if plan.held_out:

@@ -38,9 +38,11 @@ def prepare(recipe: Recipe, watcher: Watcher | None = None, draw: bool = True) -
     manifest = adopt(folder)[0] if is_dataset(folder) else None
     photos = read_learned(manifest, recipe.template) if manifest else read_folder(folder, recipe.template)  # before the model: a mistake is told at once
     held_out = _held_out(recipe, manifest)
+    from darkroom.train.crew import Crew
+
+    crew = Crew.join()  # before the model: from here "cuda" is this process's own card
     small = recipe.train.quantise != "no" or recipe.train.swap_blocks > 0
     model = open_base(recipe.base, recipe.device, recipe.train.precision, recipe.base_config, "model" if small else "full")
-    from darkroom.train.crew import Crew
     from darkroom.train.preflight import plan
 
     if recipe.validation.settle and not held_out:
@@ -48,7 +50,7 @@ def prepare(recipe: Recipe, watcher: Watcher | None = None, draw: bool = True) -
             "validation.settle (--stop-when-settled) goes by the loss on held-out pictures, and there are none. Name their folder with "
             "--set validation.pictures=FOLDER, or hold some out: darkroom dataset prepare FOLDER --held-out 10%"
         )
-    with Crew.join().first_alone():
+    with crew.first_alone():
         classes = class_pictures(recipe, watcher, draw)
     return model, plan(recipe, photos, model, held_out, manifest.hash if manifest else "", classes)
 

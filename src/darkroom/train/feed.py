@@ -24,6 +24,7 @@ from darkroom.sdxl.model import SDXL
 from darkroom.sdxl.reader import encode_caption
 from darkroom.train.cache import Kept, caption_text, photo_latents
 from darkroom.train.condition import condition
+from darkroom.train.crew import Crew
 from darkroom.train.objective import Batch
 from darkroom.train.preflight import Plan
 from darkroom.train.recipe import Recipe
@@ -71,21 +72,27 @@ class Feed:
         self._pictures: Kept[torch.Tensor] = Kept(lambda found: found.nbytes)
         self._masks: Kept[torch.Tensor] = Kept(lambda found: found.nbytes)
 
-    def encode_all(self, start: int, stop: int, progress: Callable[[int, int], None]) -> None:
-        """Encode what batches `start` to `stop` - 1 will show, before the first of them. Captions of which there are too many wait until they are shown."""
+    def encode_all(self, start: int, stop: int, progress: Callable[[int, int], None], crew: Crew | None = None) -> None:
+        """Encode what batches `start` to `stop` - 1 will show, before the first of them. Captions of which there are too many wait until they are shown.
+
+        Of several processes each encodes its share, and finds those of the others in the cache.
+        """
+        crew = crew or Crew()
         wanted, captions = {}, set()
         for number in range(start, stop):
             for each in self.shown(number):
                 wanted[each.photo.sha256, each.fit, each.flipped] = each
                 captions.add(each.caption)
         self.cached = captions if len(captions) <= MOST_VARIANTS * len(self.plan.photos) else set()
-        texts = [] if self.recipe.method.trains_text else sorted(self.cached)
+        texts = crew.share([] if self.recipe.method.trains_text else sorted(self.cached))
+        mine = crew.share(list(wanted.values()))
         for done, caption in enumerate(texts, 1):
             self._text(caption)
-            progress(done, len(texts) + len(wanted))
-        for done, each in enumerate(wanted.values(), len(texts) + 1):
+            progress(done, len(texts) + len(mine))
+        for done, each in enumerate(mine, len(texts) + 1):
             self._latent(each)
-            progress(done, len(texts) + len(wanted))
+            progress(done, len(texts) + len(mine))
+        crew.wait()
 
     def batch(self, number: int) -> Batch:
         """Batch `number` of the run, on the device."""

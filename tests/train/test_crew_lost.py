@@ -1,0 +1,68 @@
+"""A crew that loses a process says so, and what it adds up goes in messages of a bounded size."""
+
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from darkroom.errors import RecipeError
+from darkroom.train import crew
+from darkroom.train.crew import Crew, CrewLost
+
+LEFT_ALONE = """
+import os, torch
+from darkroom.train.crew import Crew, CrewLost
+crew = Crew.join()
+crew.add_up([torch.ones(3)])
+if crew.first:
+    try:
+        crew.add_up([torch.ones(3)])
+    except CrewLost as lost:
+        print(lost, flush=True)
+os._exit(0)
+"""
+
+
+def test_who_is_left_alone_says_so_at_once():
+    """Two processes (gloo); one ends after the first sum."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    told = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", LEFT_ALONE]
+    both = [
+        subprocess.Popen(command, env={**told, "RANK": str(rank), "LOCAL_RANK": str(rank)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for rank in range(2)
+    ]
+    said, wrong = (part.decode() for part in both[0].communicate(timeout=60))
+    both[1].communicate(timeout=60)
+    assert said.startswith("Process 0 of 2 has lost the others (") and "darkroom resume RUN" in said and "Traceback" not in wrong, said + wrong
+    assert len(said.splitlines()) == 1
+
+
+def test_messages_are_of_one_dtype_and_bounded(monkeypatch):
+    monkeypatch.setattr(crew, "MESSAGE", 40)
+    tensors = [torch.ones(4), torch.ones(8, dtype=torch.bfloat16), torch.ones(6), torch.ones(1), torch.ones(100), torch.ones(2)]
+    found = list(crew._bundles(tensors))
+    assert [[len(tensor) for tensor in group] for group in found] == [[4, 6], [1], [100], [8], [2]]
+    assert all(len({tensor.dtype for tensor in group}) == 1 for group in found)
+
+
+def test_memory_that_runs_out_is_no_lost_process(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(torch.OutOfMemoryError), crew._in_words():
+        raise torch.OutOfMemoryError("CUDA out of memory")
+    with pytest.raises(CrewLost, match=r"lost the others \(Connection closed by peer\)"), crew._in_words():
+        raise RuntimeError("Connection closed by peer\nat pair.cc")
+
+
+def test_more_processes_than_cards_are_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    monkeypatch.setenv("RANK", "2")
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(RecipeError, match=r"Process 3 of this machine finds 2 GPUs.*Start 2"):
+        Crew.join()
