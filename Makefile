@@ -42,7 +42,7 @@ bench: setup
 bench-gpu: setup
 	$(BIN)/python bench/gpu.py
 
-# A planted overfit: the step that is picked lies before the copy score turns, in 9 of 10 seeds. An hour on one core; goes on where it was stopped.
+# A planted overfit: how often the step that is picked lies before the copy score turns. An hour on one core; goes on where it was stopped.
 overfit: setup
 	$(BIN)/python tools/planted_overfit.py
 
