@@ -7,7 +7,7 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from hypothesis import settings
 
 if TYPE_CHECKING:
     from darkroom.sdxl.model import SDXL
+    from darkroom.train.loop import Trainer
     from darkroom.train.recipe import Recipe
 
 ROOT = Path(__file__).parents[1]
@@ -79,3 +80,21 @@ def quick(cats: Path) -> Recipe:
         "data.batch_size=2",
     )
     return load_recipe("demo", settings, data={"images": str(cats), "subject": "TOK cat"})
+
+
+@pytest.fixture
+def trainer_for() -> Iterator[Callable[[Recipe], Trainer]]:
+    """A trainer of a recipe on the shared model; what it attached is taken off afterwards."""
+    from darkroom.jobs.train import prepare
+    from darkroom.train.loop import Trainer
+
+    attached: list[Any] = []
+
+    def make(recipe: Recipe) -> Trainer:
+        model, plan = prepare(recipe)
+        attached.append(recipe.learner.attach(model, 0))
+        return Trainer(recipe, plan, model, attached[-1])
+
+    yield make
+    for each in attached:
+        each.detach()

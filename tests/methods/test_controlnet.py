@@ -9,11 +9,10 @@ from PIL import Image, ImageOps
 from darkroom.data.picture import read_picture
 from darkroom.errors import DatasetError, RecipeError
 from darkroom.jobs.generate import draw_files
-from darkroom.jobs.train import prepare, resume_training, run_training
+from darkroom.jobs.train import resume_training, run_training
 from darkroom.methods import ControlNet
 from darkroom.sampling.control import edges
 from darkroom.sampling.request import Control, Request, read_request
-from darkroom.train.loop import Trainer
 from darkroom.train.run import Run
 
 pytest.importorskip("cv2")
@@ -24,20 +23,6 @@ def controlled(quick, **method):
     tree["method"] = {"kind": "controlnet", **method}
     tree["optimizer"]["rate"] = 1e-4
     return type(quick).from_tree(tree, "test")
-
-
-@pytest.fixture
-def trainer_for():
-    attached = []
-
-    def make(recipe):
-        model, plan = prepare(recipe)
-        attached.append(recipe.method.attach(model, 0))
-        return Trainer(recipe, plan, model, attached[-1])
-
-    yield make
-    for each in attached:
-        each.detach()
 
 
 def test_fresh_it_changes_nothing_and_belongs_to_its_seed(quick, trainer_for):

@@ -3,44 +3,37 @@
 import pytest
 import torch
 
-from darkroom.jobs.train import prepare
-from darkroom.train.loop import Trainer, checkpointing
+from darkroom.train.loop import checkpointing
 
 
 @pytest.fixture
-def trainer_for(quick):
-    attached = []
-
+def changed(quick, trainer_for):
     def make(**changes):
         recipe = quick
         for table, values in changes.items():
             recipe = recipe.model_copy(update={table: getattr(recipe, table).model_copy(update=values)})
-        model, plan = prepare(recipe)
-        attached.append(recipe.method.attach(model, 0))
-        return Trainer(recipe, plan, model, attached[-1])
+        return trainer_for(recipe)
 
-    yield make
-    for each in attached:
-        each.detach()
+    return make
 
 
-def test_size_ids_are_true(trainer_for):
-    batch = trainer_for().feed.batch(0)
+def test_size_ids_are_true(changed):
+    batch = changed().feed.batch(0)
     assert batch.ids.tolist() == [[256, 256, 0, 0, 64, 64]] * 2  # the file's size, the crop, the bucket
     assert batch.weight.tolist() == [1, 1]
 
 
-def test_draws_belong_to_the_picture_not_to_its_place(trainer_for):
-    trainer = trainer_for()
+def test_draws_belong_to_the_picture_not_to_its_place(changed):
+    trainer = changed()
     drawn, again = (trainer._draw(3, trainer.feed.shown(3), trainer.feed.batch(3).latents) for _ in range(2))
     assert torch.equal(drawn.noise, again.noise) and torch.equal(drawn.t, again.t)
     assert not torch.equal(drawn.noise[0], drawn.noise[1])
     assert not torch.equal(drawn.noise, trainer._draw(4, trainer.feed.shown(4), trainer.feed.batch(4).latents).noise)
 
 
-def test_checkpointing_and_accumulation_change_no_gradient(trainer_for):
+def test_checkpointing_and_accumulation_change_no_gradient(changed):
     def gradients(**changes):
-        trainer = trainer_for(**changes)
+        trainer = changed(**changes)
         trainer.optimizer.step = lambda *a, **k: None
         trainer.recipe.train.__dict__["max_grad_norm"] = 1e9
         with checkpointing(trainer.recipe, trainer.model):

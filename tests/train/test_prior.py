@@ -8,9 +8,8 @@ import torch
 from darkroom.data.dataset import read_folder
 from darkroom.errors import DatasetError, RecipeError
 from darkroom.jobs.prior import class_pictures
-from darkroom.jobs.train import prepare, resume_training, run_training
+from darkroom.jobs.train import resume_training, run_training
 from darkroom.spec import override
-from darkroom.train.loop import Trainer
 from darkroom.train.recipe import Recipe
 from darkroom.train.run import Run
 
@@ -18,20 +17,6 @@ from darkroom.train.run import Run
 def with_prior(recipe, **settings):
     told = {"prompt": "a photo of a cat", "count": 3, "steps": 2, "weight": 0.5} | settings
     return recipe.model_copy(update={"data": recipe.data.model_copy(update={"prior": recipe.data.prior.model_copy(update=told)})})
-
-
-@pytest.fixture
-def trainer_for():
-    attached = []
-
-    def make(recipe):
-        model, plan = prepare(recipe)
-        attached.append(recipe.method.attach(model, 0))
-        return Trainer(recipe, plan, model, attached[-1])
-
-    yield make
-    for each in attached:
-        each.detach()
 
 
 def test_the_class_is_drawn_once_and_only_what_is_missing(quick, monkeypatch):

@@ -72,9 +72,7 @@ class Chosen(Spec):
 
     def rate(self, key: Key) -> float:
         """The rate of a module as a multiple of the optimizer's."""
-        part, path = key
-        of_part = {"unet": 1.0, "text_encoder": self.text_rate, "text_encoder_2": self.text_rate_2 or self.text_rate}[part]
-        return of_part * longest(self.rates, f"{part}.{path}", 1.0)
+        return rate_at(key, self.rates, self.text_rate, self.text_rate_2)
 
     def grouped(self, parameters: Iterable[tuple[Key, nn.Parameter]], rate: float) -> list[dict[str, Any]]:
         """Parameter groups, one for each rate, the U-Net's first."""
@@ -82,6 +80,12 @@ class Chosen(Spec):
         for key, parameter in parameters:
             groups.setdefault(self.rate(key), []).append(parameter)
         return [{"params": members, "lr": rate * multiple, "name": f"x{multiple:g}"} for multiple, members in groups.items()]
+
+
+def rate_at(key: Key, rates: Mapping[str, float], text_rate: float, text_rate_2: float) -> float:
+    """The rate of a place as a multiple of the optimizer's; `text_rate_2` of 0 is `text_rate`."""
+    of_part = {"unet": 1.0, "text_encoder": text_rate, "text_encoder_2": text_rate_2 or text_rate}[key[0]]
+    return of_part * longest(rates, ".".join(key), 1.0)
 
 
 def kept(named: Iterable[tuple[Key, str, nn.Parameter]]) -> dict[str, torch.Tensor]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, model_validator
 
-from darkroom.methods.chosen import Key, longest
+from darkroom.methods.chosen import Key, longest, rate_at
 from darkroom.spec import Spec
 
 if TYPE_CHECKING:  # torch is imported by the functions: reading a recipe must cost nothing
@@ -60,8 +60,7 @@ class FullTuning(Spec):
 
     def rate(self, key: Key) -> float:
         """The rate of a tensor as a multiple of the optimizer's."""
-        of_part = {"unet": 1.0, "text_encoder": self.text_rate, "text_encoder_2": self.text_rate_2 or self.text_rate}[key[0]]
-        return of_part * longest(self.rates, ".".join(key), 1.0)
+        return rate_at(key, self.rates, self.text_rate, self.text_rate_2)
 
     def numbers(self, shape: tuple[int, ...]) -> int:
         """How many numbers are learned of a weight of this shape; preflight's forecast."""
