@@ -4,16 +4,24 @@ VENV := .venv
 BIN := $(VENV)/bin
 export DARKROOM_CACHE ?= $(CURDIR)/$(VENV)/cache
 
-.PHONY: scale bench-gpu findings kills overfit reference methods-table demo test test-slow check bench setup pocket clean
+.PHONY: browser screenshots scale bench-gpu findings kills overfit reference methods-table demo test test-slow check bench setup pocket clean
 
 setup: $(VENV)/.done
 
 $(VENV)/.done: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[vision,tag,optim,gpu,track,imagenet]' \
-		pytest hypothesis mypy ruff lycoris-lora einops toml webdataset statsmodels pandas
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[vision,tag,optim,gpu,track,imagenet,studio,scale,s3]' \
+		pytest hypothesis mypy ruff lycoris-lora einops toml webdataset statsmodels pandas playwright 'moto[server]'
 	touch $@
+
+# Chromium, for the tests of the web page and its pictures in the docs; they skip without it.
+browser:
+	tools/browser.sh
+
+# Pictures of every page, for docs/studio.md.
+screenshots: setup browser
+	$(BIN)/python tools/studio_pictures.py
 
 demo: setup
 	$(BIN)/darkroom demo --out darkroom-demo

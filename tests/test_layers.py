@@ -12,12 +12,12 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "darkroom"
 FLOORS = (  # house.md
-    "errors values files device spec | prompt statistics | data sdxl metrics | methods sampling pocket captioning | train | jobs | evidence | cli web"
+    "errors values files device spec places | prompt statistics | data sdxl metrics | methods sampling pocket captioning | train | jobs | evidence | web | cli"
 )
 RANK = {room: rank for rank, floor in enumerate(FLOORS.split("|")) for room in floor.split()}
 EXEMPT = {"darkroom", "darkroom.__main__"}  # the public names load from every floor on first use
 HEAVY = {"torch", "torchvision", "transformers", "diffusers", "peft", "accelerate", "safetensors.torch"}  # not below rank 2 at module level
-OPTIONAL = {"bitsandbytes", "ray", "gradio", "wandb"}  # nowhere at module level
+OPTIONAL = {"bitsandbytes", "ray", "wandb", "fsspec", "s3fs"}  # nowhere at module level
 
 
 class Import(NamedTuple):

@@ -36,11 +36,11 @@ def test_the_page_is_what_the_script_prints(tool: Any) -> None:
 def test_what_the_code_says_is_what_the_code_says(tool: Any) -> None:
     import inspect
 
-    from darkroom.data import duplicates, prints
+    from darkroom.data import near, prints
     from darkroom.train.feed import Feed
 
     told = {name: value for name, (value, _) in tool.CODE.items()}
-    assert (told["prints"], told["crowd"], told["buckets"]) == (prints.PRINTS, duplicates.CROWD, 1 << duplicates.PIECES[0][1])
+    assert (told["prints"], told["crowd"], told["buckets"]) == (prints.PRINTS, near.CROWD, 1 << near.PIECES[0][1])
     assert (told["encoding_cards"] > 1) == ("crew" in inspect.signature(Feed.encode_all).parameters), "encoding is shared now, or no longer: 8 or 1"
 
 
@@ -50,6 +50,7 @@ def test_a_training_by_hand(tool: Any) -> None:
     found = tool.training(w, 4)
     assert found.adding == pytest.approx(0.1) and found.step == pytest.approx(0.18) and found.rate == pytest.approx(8 / 0.18)
     assert (found.card_gb, found.sharded_gb, found.saving) == (22, 10, 7)
+    assert found.divided_step == pytest.approx(0.08 + 0.15), "weights twice and gradients once, 3 GB each of 4"
 
 
 def test_collecting_is_as_fast_as_its_slowest_part(tool: Any) -> None:

@@ -225,3 +225,18 @@ def test_windows_line_ends_are_read(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_bytes(b'name = "x"\r\n[train]\r\nrate = 2.0\r\n')
     assert read_toml(path) == {"name": "x", "train": {"rate": 2.0}}
+
+
+def test_what_is_left_out_in_a_plain_table_is_left_out_of_toml() -> None:
+    """A grid's request is a table, not a spec: an adapter without a weight of its own for the text has None in it."""
+    from darkroom.jobs.grid import Grid
+
+    grid = Grid.from_tree(
+        {
+            "request": {"prompt": "a cat", "adapters": [{"file": "a.safetensors", "text_weight": None}]},
+            "axes": [{"name": "seed", "stops": [{"label": "1", "settings": ["seed=1"]}]}],
+        },
+        "test",
+    )
+    assert "text_weight" not in grid.to_toml()
+    assert "a.safetensors" in grid.to_toml()

@@ -20,24 +20,27 @@ HEAVY = ["torch", "diffusers", "transformers", "numpy"]
 OPTIONS = {
     "": "--version",
     "collect": (
-        "--caption-column --column --failures --follow-links --jobs --json --licence-column --link --max-size --per-host --permanent --prefix --retries "
-        "--retry --suffix --timeout --to"
+        "--caption-column --column --engine --failures --follow-links --jobs --json --licence-column --link --max-size --per-host "
+        "--permanent --prefix --retries --retry --suffix --timeout --to --workers"
     ),
-    "screen": "--checks --defaults --json --keep --largest --like --reject --set --show --smallest --undo --with --without",
+    "screen": ("--checks --defaults --engine --json --keep --largest --like --reject --set --show --smallest --undo --with --without --workers"),
     "caption": (
-        "--again --batch --choose --device --dry-run --from --json --model --name --no-choose --only-missing --prefix --prompt --set --sidecars --subject "
-        "--suffix --template --trigger --with"
+        "--again --batch --choose --device --dry-run --engine --from --json --model --name --no-choose --only-missing --prefix --prompt "
+        "--set --sidecars --subject --suffix --template --trigger --with --workers"
     ),
     "dataset": "",
     "dataset show": "--base --batch-size --bucket-step --crop --enlarge --html --json --resolution",
+    "dataset encode": "--base --engine --json --recipe --set --subject --workers",
     "dataset prepare": "--alpha --focus --held-out --json --masks --seed",
     "dataset shards": "--json --per-shard --to",
-    "dataset unpack": "--json --to",
+    "dataset unpack": "--json --to --whole",
     "train": "--base --check --images --json --out --processes --set --sidecar --stop-when-settled --subject",
     "resume": "--json --processes",
+    "studio": "--browser --folder --host --name --no-browser --port --token",
     "generate": (
-        "--adapter --adapters --again --base --batch --control --count --device --embedding --guidance --height --image --json --keep --language --mask "
-        "--memory --negative --out --outpaint --precision --previews --refiner --sampler --seed --set --steps --strength --tiny --upscale --upscaler --width"
+        "--adapter --adapters --again --base --batch --control --count --device --embedding --engine --guidance --height --image --json "
+        "--keep --language --mask --memory --negative --out --outpaint --precision --previews --refiner --sampler --seed --set --steps "
+        "--strength --tiny --upscale --upscaler --width --workers"
     ),
     "grid": (
         "--adapter --adapters --arm --axis --base --device --embedding --guidance --json --language --memory --negative --out --precision --refiner "
@@ -63,12 +66,14 @@ OPTIONS = {
         "--adapter --base --device --difference --fill --json --out --pilot --pilot-prompts --plan --power --prompt --prompts --reference --scorer --seeds "
         "--set --world"
     ),
-    "demo": "--json --out",
+    "demo": "--json --out --pictures",
     "recipes": "--json --reference",
     "runs": "",
     "runs list": "--json",
     "runs show": "--json --out",
-    "score": "--base-pictures --batch --beside --device --json --list --metrics --model --out --prompts --reference --scorer --training --trigger",
+    "score": (
+        "--base-pictures --batch --beside --device --engine --json --list --metrics --model --out --prompts --reference --scorer --training --trigger --workers"
+    ),
     "pick": "--checkpoints --class --device --held-out --json --out --prompt --scorer --seeds --set",
     "tune-weights": "--adapter --budget --device --json --out --per-block --set --trial",
     "rate": "--answers --json --pairs --rater --seed --sheet",

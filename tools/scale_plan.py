@@ -128,7 +128,7 @@ def last(holds: Callable[[int], bool]) -> float:
 
 @dataclass(frozen=True)
 class Training:
-    """Full fine-tuning of the U-Net at 1024 x 1024 with AdamW, float32 weights beside bf16 computing, checkpointed: as it is built, each card holds all states."""
+    """Full fine-tuning of the U-Net at 1024 x 1024 with AdamW, float32 weights beside bf16 computing, checkpointed."""
 
     step: float
     """Seconds."""
@@ -138,7 +138,9 @@ class Training:
     """Pictures a second, of all cards."""
     card_gb: float
     sharded_gb: float
-    """The same if weights, gradients and states were shared out (ZeRO 3, FSDP)."""
+    """The same with weights, gradients and states divided (train.sharding = "fsdp", as ZeRO 3 does)."""
+    divided_step: float
+    """Seconds of a step then, if nothing hides: a ring gathers the weights forwards and backwards and adds gradients up, three halves of what is sent else."""
     saving: float
     """Seconds in which the first process writes a checkpoint and all others wait."""
 
@@ -150,7 +152,13 @@ def training(w: World, cards: int) -> Training:
     adding = 2 * (cards - 1) / cards * 4 * w.unet_parameters / GB / (w.inside_gbs if cards <= 8 else w.between_gbs)
     written = (12 + 2) * w.unet_parameters / GB
     return Training(
-        computing + adding, adding, cards * w.batch / (computing + adding), states + activations, states / cards + activations, written / w.disk_rate_gb
+        computing + adding,
+        adding,
+        cards * w.batch / (computing + adding),
+        states + activations,
+        states / cards + activations,
+        computing + 1.5 * adding,
+        written / w.disk_rate_gb,
     )
 
 
@@ -209,12 +217,13 @@ def words(wall: Wall, w: World) -> str:
 def training_table() -> Iterator[str]:
     found = {cards: [training(w, cards) for w in WORLDS] for cards in CARDS}
     yield "## Full fine-tuning\n"
-    yield f"The U-Net at 1024 x 1024, AdamW, float32 weights beside bf16, checkpointed, {WORLDS[1].batch:g} pictures a card. As it is built each card holds all weights and states, gradients are added up after the backward pass, and the first process writes checkpoints, previews and the held-out loss while the others wait.\n"
+    yield f'The U-Net at 1024 x 1024, AdamW, float32 weights beside bf16, checkpointed, {WORLDS[1].batch:g} pictures a card. Each card holds all weights and states, unless they are divided (train.sharding = "fsdp", which was run here only with the small model, on CPUs); gradients are added up after the backward pass, and the first process writes checkpoints, previews and the held-out loss while the others wait.\n'
     yield "| | " + " | ".join(f"{cards} cards" for cards in CARDS) + " |\n| --- |" + " ---: |" * len(CARDS)
     rows: dict[str, Callable[[int, int], float]] = {
         "seconds a step": lambda cards, which: found[cards][which].step,
         "of them adding gradients up": lambda cards, which: found[cards][which].adding, "pictures a second": lambda cards, which: found[cards][which].rate,
-        "GB on a card, replicated": lambda cards, which: found[cards][which].card_gb, "GB on a card, if states were shared out": lambda cards, which: found[cards][which].sharded_gb,
+        "GB on a card, replicated": lambda cards, which: found[cards][which].card_gb, "GB on a card, divided": lambda cards, which: found[cards][which].sharded_gb,
+        "seconds a step, divided, if nothing hides": lambda cards, which: found[cards][which].divided_step,
         "seconds of all cards for a checkpoint": lambda cards, which: found[cards][which].saving,
     }  # fmt: skip
     for n in SIZES:
@@ -237,7 +246,7 @@ def first_wall(cards: int, found: list[Training]) -> str:
         return f"the network: {share}. It would hide behind the backward pass if gradients were sent as they come (DDP's buckets). A checkpoint costs {usual.saving * cards / 3600:.2f} card-hours of waiting."
     w, average = WORLDS[1], 4 * MEASURED["unet_parameters"] / GB
     most, beside = ((w.card_gb - 16 * w.unet_parameters / GB - more) // w.activation_gb for more in (0, average))
-    return f"memory: {holds}, so that a card takes at most {most:.0f} pictures, and {beside:.0f} beside an average (EMA). Sharing states out (FSDP, ZeRO; not built) lifts it; {share}."
+    return f'memory: {holds}, so that a card takes at most {most:.0f} pictures, and {beside:.0f} beside an average (EMA). Dividing them (train.sharding = "fsdp") lifts it; {share}.'
 
 
 def lists() -> Iterator[str]:

@@ -7,6 +7,7 @@
     |- AdapterError            an adapter file: another shape, another family, unreadable
     |- PromptError             the text of a prompt
     |- OutputError             the place to write to
+    |- PlaceError              an address such as s3://bucket/run: its store, or the rights there
     `- RunError                a run folder, or a training that must not go on
 
 Anything else that is raised is a fault of ours: exit code 1. Each message says the value, the rule and the way out.
@@ -44,6 +45,10 @@ class PromptError(DarkroomError):
 
 class OutputError(DarkroomError):
     """The place to write to cannot be written."""
+
+
+class PlaceError(DarkroomError):
+    """A store behind an address cannot be reached, read or written."""
 
 
 class RunError(DarkroomError):

@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -97,10 +98,16 @@ def _umask() -> int:
     return mask
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text atomically, with "\\n" line ends on every system."""
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write bytes atomically."""
     with atomic(path) as part:
-        part.write_bytes(text.encode("utf-8"))
+        part.write_bytes(data)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text atomically, with "\\n" line ends on every system; what lies in a working copy is called by its address."""
+    with atomic(path) as part:
+        part.write_bytes(told(text).encode("utf-8"))
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -156,5 +163,31 @@ def sha256_files(paths: Iterable[Path], root: Path) -> str:
 
 
 def cache_folder() -> Path:
-    """Where caches live: $DARKROOM_CACHE, else ~/.cache/darkroom. It may be deleted at any time."""
-    return Path(os.environ.get("DARKROOM_CACHE") or Path.home() / ".cache" / "darkroom")
+    """Where caches live: $DARKROOM_CACHE where that is a folder, else ~/.cache/darkroom. It may be deleted at any time."""
+    named = os.environ.get("DARKROOM_CACHE", "")
+    return Path(named) if named and not shared_cache() else Path.home() / ".cache" / "darkroom"
+
+
+def shared_cache() -> str:
+    """$DARKROOM_CACHE where it is an address: what is encoded is shared there with other machines (`places.shared`); "" where it is a folder."""
+    named = os.environ.get("DARKROOM_CACHE", "")
+    return named.rstrip("/") if re.match(r"[A-Za-z][A-Za-z0-9+.\-]+://", named) else ""
+
+
+PLACES = "places"
+"""The folder of the cache with working copies of what has an address, each in `<16 hex digits>/` (`darkroom.places`)."""
+
+
+def told(text: str) -> str:
+    """The text as it is told to people and written to files: a path in a working copy is called by its address, which holds on other machines too."""
+    if PLACES not in text or not (folder := cache_folder().resolve() / PLACES).is_dir():
+        return text
+    for key in {found[1] for found in re.finditer(r"places(?:/|\\\\|\\)([0-9a-f]{16})", text)}:
+        try:
+            facts = json.loads((folder / key / ".place" / "place.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        path = str(folder / key / facts["name"])
+        for written in dict.fromkeys((path, json.dumps(path)[1:-1], path.replace("\\", "/"))):
+            text = text.replace(written, facts["address"])
+    return text

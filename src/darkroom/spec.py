@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Self, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Self, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
 from darkroom.errors import RecipeError, did_you_mean
+
+if TYPE_CHECKING:
+    from darkroom.places import Listener
 
 Tree = dict[str, Any]
 T = TypeVar("T", bound="Spec")
@@ -29,11 +32,45 @@ class Spec(BaseModel):
         except ValidationError as error:
             raise RecipeError("\n".join(explain(cls, item, source) for item in error.errors())) from None
 
+    def near(self, *but: str, listener: Listener | None = None) -> Self:
+        """The same with the paths of working copies where its values are addresses (`places.near`), the keys named in `but` aside. Raises PlaceError.
+
+        What is written names the addresses again (`files.told`).
+        """
+        tree = self.model_dump(mode="json")
+        found = _near(tree, "", but, listener)
+        return self if found == tree else type(self).from_tree(found, type(self).__name__)
+
     def to_toml(self) -> str:
         """TOML text that `read_toml` and `from_tree` bring back to an equal spec (None is left out: TOML has no null)."""
         import tomli_w
 
-        return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
+        return tomli_w.dumps(_filled(self.model_dump(mode="json", exclude_none=True)))
+
+
+def _filled(value: Any) -> Any:
+    """Without None in tables that are no specs: a grid's request, an arm's settings."""
+    match value:
+        case dict():
+            return {key: _filled(inner) for key, inner in value.items() if inner is not None}
+        case list():
+            return [_filled(inner) for inner in value]
+        case _:
+            return value
+
+
+def _near(value: Any, key: str, but: Collection[str], listener: Listener | None) -> Any:
+    match value:
+        case dict():
+            return {name: _near(inner, f"{key}.{name}".lstrip("."), but, listener) for name, inner in value.items()}
+        case list() | tuple():
+            return [_near(inner, key, but, listener) for inner in value]
+        case str() if "://" in value and key not in but:
+            from darkroom import places
+
+            return str(places.near(value, listener)) if places.is_known(value) else value
+        case _:
+            return value
 
 
 def kind_of(otherwise: str) -> Callable[[Any], str]:

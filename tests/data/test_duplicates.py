@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from darkroom.data import duplicates, likeness
-from darkroom.data.duplicates import BITS, find_duplicates, gathered
+from darkroom.data import near
+from darkroom.data.duplicates import find_duplicates, gathered
 from darkroom.data.look import look_at, without_margin
+from darkroom.data.near import BITS, Gallery
 from darkroom.data.picture import read_picture
 from darkroom.data.prints import HASHED, PRINTS, THUMB_BYTES, WINDOWS, pattern, prints, thumb
 
@@ -150,11 +151,11 @@ def test_candidates_are_those_of_comparing_all_with_all() -> None:
         for bit in rng.choice(64, int(rng.integers(0, 9)), replace=False):
             other[row, column] ^= np.uint64(1) << np.uint64(bit)
     hashes = np.concatenate([base, other])
-    blocks = likeness.coarse(np.zeros((80, THUMB_BYTES), np.uint8))
+    gallery = Gallery.of(hashes, np.zeros((80, THUMB_BYTES), np.uint8))
     found = set()
-    for piece in duplicates.PIECES:
-        for near in duplicates._candidates(hashes, blocks, piece):
-            found |= set(zip((near.one // PRINTS).tolist(), (near.other // PRINTS).tolist(), strict=True))
+    for piece in near.PIECES:
+        some = near.candidates(gallery, piece)
+        found |= set(zip((some.one // PRINTS).tolist(), (some.other // PRINTS).tolist(), strict=True))
     found = {(min(pair), max(pair)) for pair in found}
     brute = {(a, b): int(np.bitwise_count(hashes[a][:, None] ^ hashes[b][None, : len(WINDOWS)]).min()) for a, b in itertools.combinations(range(80), 2)}
     assert {pair for pair, bits in brute.items() if bits <= 5} <= found
@@ -202,7 +203,7 @@ def test_a_crowd_of_copies_becomes_one() -> None:
 
 def test_a_full_bucket_is_looked_into() -> None:
     """Three times CROWD pictures with one hash: every one of them finds some of the others."""
-    count = 3 * duplicates.CROWD
+    count = 3 * near.CROWD
     hashes, thumbs = np.full((count, PRINTS), 99, np.uint64), np.tile(np.frombuffer(thumb(drawn(1)), np.uint8), (count, 1))
     assert set(find_duplicates(hashes, thumbs).ravel().tolist()) == set(range(count))
 
@@ -211,9 +212,9 @@ def test_work_grows_no_faster_than_the_pictures() -> None:
     """What is compared closely is at most 2 x NEAREST pairs a picture, however alike all are."""
     rng = np.random.default_rng(0)
     hashes = np.full((150, PRINTS), 12345, np.uint64) ^ (np.uint64(1) << rng.integers(0, 64, (150, PRINTS), dtype=np.uint64))
-    blocks = likeness.coarse(rng.integers(120, 130, (150, THUMB_BYTES), dtype=np.uint8))
-    near = duplicates._nearest([part for piece in duplicates.PIECES for part in duplicates._candidates(hashes, blocks, piece)])
-    assert 150 < len(near.one) <= 2 * duplicates.NEAREST * duplicates.WAYS * 150
+    gallery = Gallery.of(hashes, rng.integers(120, 130, (150, THUMB_BYTES), dtype=np.uint8))
+    found = near.nearest(near.together([near.candidates(gallery, piece) for piece in near.PIECES]))
+    assert 150 < len(found.one) <= 2 * near.NEAREST * near.WAYS * 150
 
 
 def test_nothing_and_one_are_no_duplicates(tmp_path: Path) -> None:

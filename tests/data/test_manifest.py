@@ -116,8 +116,9 @@ def test_a_caption_of_the_table_needs_no_sidecar(folder: Path) -> None:
 def test_what_another_command_wrote_is_not_lost(folder: Path) -> None:
     first, second = adopt(folder)[0], adopt(folder)[0]
     first.but([row.but(verdict="keep") for row in first.rows]).save()
-    with pytest.raises(OutputError, match="another command wrote it"):
-        second.save()
+    with pytest.raises(OutputError, match="another command changed the same"):
+        second.but([row.but(verdict="reject") for row in second.rows]).save()
+    second.save()
     assert {row.verdict for row in Manifest.open(folder).rows} == {"keep"}
 
 

@@ -237,7 +237,7 @@ def test_nothing_said_is_a_failure_with_a_reason(folder: Path, scripted: Any, mo
 
 
 def test_another_command_in_between_loses_neither(folder: Path, scripted: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    writer = scripted()
+    scripted()
     caption(folder, asked("{name}", name="first"))
     inner = Scripted.write
 
@@ -247,13 +247,27 @@ def test_another_command_in_between_loses_neither(folder: Path, scripted: Any, m
         return inner(self, exhibits)
 
     monkeypatch.setattr(Scripted, "write", meanwhile)
-    with pytest.raises(OutputError, match="Run this one again"):
+    done = caption(folder, asked())
+    assert done["captioning"]["captioned"] == COUNT and "screen" in Manifest.open(folder).notes
+
+
+def test_another_that_chose_in_between_is_told_and_nothing_is_captioned_twice(folder: Path, scripted: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer = scripted()
+    caption(folder, asked("{name}", name="first"))
+    inner = Scripted.write
+
+    def meanwhile(self: Scripted, exhibits: Sequence[Exhibit]) -> list[str]:
+        manifest = Manifest.open(folder)
+        manifest.but([row.but(chosen="original") for row in manifest.rows]).save()
+        return inner(self, exhibits)
+
+    monkeypatch.setattr(Scripted, "write", meanwhile)
+    with pytest.raises(OutputError, match=r"chosen.*Run this one again"):
         caption(folder, asked())
     monkeypatch.setattr(Scripted, "write", inner)
     count = len(writer.shown)
-    done = caption(folder, asked())
+    assert caption(folder, asked())["captioning"]["captioned"] == COUNT
     assert len(writer.shown) == count, "all of it was in the journal"
-    assert done["captioning"]["captioned"] == COUNT and "screen" in Manifest.open(folder).notes
 
 
 def test_who_wrote_them_is_noted(folder: Path) -> None:

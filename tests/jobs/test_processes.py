@@ -1,104 +1,26 @@
 """`--processes N`: what one process learns, whichever of them is killed and by however many it is gone on with; and one clear message where it cannot be."""
 
 import os
-import random
 import signal
 import sys
 import threading
 import time
-from pathlib import Path
 
 import psutil
 import pytest
-from safetensors.torch import load_file
 
 from darkroom.cli.main import run
 from darkroom.errors import DatasetError, OutputError, RecipeError, RunError
 from darkroom.jobs import processes
 from darkroom.jobs.processes import resume_together, train_together
-from darkroom.jobs.train import Stopped, resume_training, run_training
+from darkroom.jobs.train import Stopped, resume_training
 from darkroom.train.run import Run
-
-STEPS = 20
+from support.crews import STEPS, Impatient, brief, compared, full, killed
 
 
 @pytest.fixture
 def recipe(quick):
-    """20 steps at SDXL's rate; batches of 2, of which a crew of three cannot give everybody a picture.
-
-    AdamW's eps lies above the last bits of gradients: where there is next to none (attention to half a picture), 1e-8 makes whole steps of them, and a whole
-    model is up to 2e-6 apart (docs/log.md). tests/train/test_crew.py has the default.
-    """
-    tree = quick.model_dump(mode="json")
-    tree["train"] |= {"length": f"{STEPS} steps", "save_every": "4 steps", "save_dtype": "fp32"}
-    tree["optimizer"] |= {"rate": 1e-4, "eps": 1e-6}
-    tree["data"] |= {"batch_size": 2, "resolution": 32, "flip": True}
-    return type(quick).from_tree(tree, "test")
-
-
-def full(recipe):
-    tree = recipe.model_dump(mode="json")
-    tree["method"] = {"kind": "full"}
-    tree["train"] |= {"keep": 2}
-    return type(recipe).from_tree(tree, "test")
-
-
-class Murderer(threading.Thread):
-    """Kills one of this process's children with -9, drawn by chance, once the run's log has so many rows."""
-
-    def __init__(self, folder: Path, rows: int, seed: int) -> None:
-        super().__init__(daemon=True)
-        self.folder, self.rows, self.seed, self.killed, self.when = folder, rows, seed, 0, 0.0
-
-    def run(self) -> None:
-        while len(Run(self.folder).read_log()) < self.rows:
-            time.sleep(0.01)
-        found = [child for child in psutil.Process().children() if "darkroom" in child.cmdline()]
-        victim = random.Random(self.seed).choice(sorted(found, key=lambda child: child.pid))
-        self.killed, self.when = victim.pid, time.monotonic()
-        victim.kill()
-
-
-class Impatient:
-    """Presses Ctrl-C after a step."""
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def say(self, text: str) -> None:
-        pass
-
-    def move(self, what: str, done: int, total: int, note: str = "") -> None:
-        if what == "training" and done == self.step:
-            os.kill(os.getpid(), signal.SIGINT)
-
-
-def weights(run: Run) -> dict:
-    place = run.product if run.product.is_file() else run.product / "unet" / "diffusion_pytorch_model.safetensors"
-    return load_file(place)
-
-
-def killed(asked, folder: Path) -> int:
-    """Train in two processes, of which one is killed. Returns the step of the last checkpoint."""
-    murderer = Murderer(folder, 7, seed=3)
-    murderer.start()
-    with pytest.raises(RunError, match=rf"of 2 \(pid \d+\) was killed by SIGKILL.*checkpoint is of step \d+ .*darkroom resume {folder} --processes 2") as told:
-        train_together(asked, folder, 2)
-    assert time.monotonic() - murderer.when < 5 and str(murderer.killed) in str(told.value)
-    assert not [child for child in psutil.Process().children() if "darkroom" in child.cmdline()], "all are gone"
-    return Run(folder).checkpoints()[-1].step
-
-
-def compared(run: Run, asked, alone: Path) -> None:
-    """With one process that was never stopped."""
-    expected = run_training(asked, alone)
-    one, many = weights(expected), weights(run)
-    assert one.keys() == many.keys()
-    apart = max(float((one[name] - many[name]).abs().max()) for name in one)
-    print(f"{asked.method.kind}: {apart:.1e} apart")
-    assert apart < 1e-6
-    assert [row["step"] for row in run.read_log()] == list(range(1, STEPS + 1))
-    assert max(abs(a["loss"] - b["loss"]) for a, b in zip(expected.read_log(), run.read_log(), strict=True)) < 1e-5
+    return brief(quick)
 
 
 @pytest.mark.parametrize("change", [lambda recipe: recipe, pytest.param(full, marks=pytest.mark.slow)], ids=["lora", "full"])

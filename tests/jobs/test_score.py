@@ -24,6 +24,7 @@ from PIL import Image
 from darkroom import pocket
 from darkroom.data.picture import read_picture
 from darkroom.errors import DatasetError, ModelError, RecipeError
+from darkroom.jobs.engine import Local
 from darkroom.jobs.score import FILES, PATTERNS, Scored, Scoring, lines, parse_models, patterns, score
 from darkroom.jobs.score.beside import partners
 from darkroom.jobs.score.items import find_items
@@ -224,6 +225,29 @@ def test_a_broken_file_costs_itself_alone(tmp_path: Path, store: Store) -> None:
         scored = score(Scoring(folder, wanted, device="cpu"), store=Store(tmp_path / f"{len(wanted)}.sqlite"))
         assert len(scored.side.answers.scores["diversity"]) == 8 and list(scored.side.answers.broken) == ["000-seed0.png"]
         assert scored.side.notes[0].startswith("1 of 9 files give no picture and have no score:") and "cannot be read whole" in scored.side.notes[0]
+
+
+class Deadly(Local):
+    """Workers that die of one picture, whoever it is with."""
+
+    deadly, parts = "", 0
+
+    def each(self, work: Any, items: Any, lane: Any = None, ordered: bool = True) -> Any:
+        for part in items:
+            self.parts += 1
+            yield from [work.died(part)] if any(item.file == self.deadly for item in part.items) else work.open()([part])
+
+
+def test_a_picture_that_kills_its_workers_costs_itself_alone(tmp_path: Path, store: Store) -> None:
+    folder, engine = pictures(tmp_path / "mine"), Deadly()
+    whole = score(Scoring(folder, ("clip", "sharpness", "diversity"), device="cpu"), store=Store(tmp_path / "other.sqlite")).side.answers
+    engine.deadly = "001-seed1.png"
+    found = score(Scoring(folder, ("clip", "sharpness", "diversity"), device="cpu", batch=4), store=store, engine=engine).side.answers
+    assert engine.parts == 3 + 4 + 3, "its part once more, one by one, then the three prompts"
+    assert list(found.broken) == [engine.deadly] and "its worker died of it" in found.broken[engine.deadly] and found.faults == whole.faults
+    for metric in ("clip", "sharpness"):
+        assert found.scores[metric] == {file: pytest.approx(score) for file, score in whole.scores[metric].items() if file != engine.deadly}
+    assert len(found.scores["diversity"]) == 8 and found.asked == 24
 
 
 SLOW = """

@@ -18,7 +18,7 @@ from darkroom.errors import DatasetError, ModelError
 from darkroom.metrics import METRICS, Aesthetic, Diversity, Drift, Given, Sharpness
 from darkroom.metrics.eye import Eye, laion_head
 from darkroom.metrics.heads import read_head
-from darkroom.metrics.memory import Recent, pixels_key, recall
+from darkroom.metrics.memory import Notes, Recent, pixels_key, recall
 
 
 @pytest.fixture(scope="module")
@@ -145,6 +145,22 @@ def test_what_was_seen_once_is_not_looked_at_again(cats: list[Image.Image]) -> N
     recall(memory, "net", [changed], look)
     recall(memory, "another net", [cats[0]], look)
     assert sum(asked) == 11 and pixels_key(changed) != pixels_key(cats[0])
+
+
+def test_a_piece_of_work_knows_what_it_is_given_and_nothing_that_others_find_out() -> None:
+    store = Recent()
+    store.put({"net old": b"1"})
+    notes = Notes(behind=store)
+    assert notes.get("net old") == b"1" and notes.get("net reference") is None
+    notes.put({"net reference": b"2"})
+    notes.begin({"net given": b"3"})
+    assert store.get("net reference") == b"2" and notes.known == {"net old": b"1", "net reference": b"2"}, "what was seen while opening is known to all"
+    store.put({"net later": b"4"})
+    assert [notes.get(key) for key in ("net old", "net reference", "net given", "net later")] == [b"1", b"2", b"3", None]
+    notes.put({"net made": b"5"})
+    assert notes.get("net made") == b"5" and notes.new == {"net made": b"5"} and list(notes.asked)[-2:] == ["net later", "net made"]
+    notes.begin({})
+    assert [notes.get(key) for key in ("net old", "net given", "net made")] == [b"1", None, None]
 
 
 def test_memory_forgets_the_oldest() -> None:

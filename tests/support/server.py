@@ -143,6 +143,11 @@ def _to(to: Handler, rest: str, number: int) -> None:
     to.send(b"", 302, Location=places[rest])
 
 
+def _lead(to: Handler, rest: str, number: int) -> None:
+    """/lead/HEX: a redirect to the address that is written in hexadecimal."""
+    to.send(b"", 302, Location=bytes.fromhex(rest).decode())
+
+
 def _endless(to: Handler, rest: str, number: int) -> None:
     to.begin()
     while True:
@@ -182,7 +187,7 @@ ANSWERS: dict[str, Callable[[Handler, str, int], None]] = {
     "picture": _picture, "code": _code, "busy": _busy, "date": _date, "down": _down, "html": _html, "cut": _cut, "half": _half, "circle": _circle, "far": _far,
     "to": _to, "endless": _endless, "large": _large, "hang": _hang, "drip": _drip, "odd": _odd, "same": lambda to, rest, number: to.send(png(77)),
     "noai": lambda to, rest, number: to.send(png(9600), X_Robots_Tag="noindex, noai"),
-    **{kind: _bytes(kind) for kind in ("bomb", "empty", "gif", "svg")},
+    "lead": _lead, **{kind: _bytes(kind) for kind in ("bomb", "empty", "gif", "svg")},
 }  # fmt: skip
 
 

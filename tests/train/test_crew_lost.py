@@ -58,6 +58,18 @@ def test_memory_that_runs_out_is_no_lost_process(monkeypatch):
         raise RuntimeError("Connection closed by peer\nat pair.cc")
 
 
+def test_a_mistake_of_ours_is_no_lost_process(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"), Crew(0, 2).heard():
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+    with pytest.raises(CrewLost, match=r"has lost the others \(Connection closed by peer \[127\.0\.0\.1\]:57202\)\."), Crew(0, 2).heard():
+        raise RuntimeError(
+            "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:544] Connection closed by peer [127.0.0.1]:57202. This is typically caused by"
+        )
+    with pytest.raises(CrewLost, match="has lost the others"), Crew(0, 2).heard():
+        raise torch.distributed.DistBackendError("unhandled system error")
+
+
 def test_more_processes_than_cards_are_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)

@@ -294,6 +294,6 @@ def test_a_gradient_that_is_no_number_stops_the_training(recipe):
 
 @pytest.mark.parametrize(("said", "reason"), [({"quantise": "fp8"}, "or learn an adapter"), ({"swap_blocks": 2}, "train.fused saves memory here")])
 def test_a_whole_model_can_neither_be_rounded_nor_sent_away(said, reason):
-    train = SimpleNamespace(**{"quantise": "no", "swap_blocks": 0, "fused": False, "precision": "auto", **said})
+    train = SimpleNamespace(**{"quantise": "no", "swap_blocks": 0, "fused": False, "sharding": "no", "precision": "auto", **said})
     found = list(refusals(SimpleNamespace(method=FullTuning(), train=train, optimizer=MEMBERS["adamw"]())))
     assert len(found) == 1 and reason in found[0]

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from darkroom.cli.engine import EngineOption, WorkersOption
 from darkroom.cli.show import Device, Json, show
 
 
@@ -36,17 +37,20 @@ def caption_command(
     sidecars: Annotated[bool, typer.Option("--sidecars", help="Also write NAME.txt for other programs, never over one that says something else.")] = False,
     dry_run: Annotated[int, typer.Option("--dry-run", metavar="N", min=0, help="Caption the first N pictures, show them, write nothing.")] = 0,
     device: Device = "auto",
+    engine: EngineOption = "local",
+    workers: WorkersOption = 0,
     as_json: Json = False,
 ) -> None:
     """Caption pictures: every caption is kept by who wrote it, and what was stopped goes on where it was."""
     from darkroom.cli.watch import Terminal
     from darkroom.jobs.caption import Captioning, caption, lines
+    from darkroom.jobs.engine import open_engine
     from darkroom.spec import override
 
     given = {"model": model, "subject": subject, "template": template, "prompt": prompt, "batch": batch}
     tree = override({key: value for key, value in given.items() if value is not None}, settings or ())
     rest = {"name": name, "trigger": trigger, "prefix": prefix, "suffix": suffix, "choose": choose, "again": again}
     wanted = Captioning.ask(by, tree, **rest, only_missing=only_missing, sidecars=sidecars) if by else None
-    with Terminal() as watcher:
-        done = caption(dataset, wanted, config, device, watcher, first=dry_run)
+    with Terminal() as watcher, open_engine(engine, workers) as crew:
+        done = caption(dataset, wanted, config, device, watcher, dry_run, crew)
     show(done, lines(done), as_json)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from darkroom.cli.engine import EngineOption, WorkersOption
 from darkroom.cli.show import Json, show
 from darkroom.errors import RecipeError
 
@@ -31,6 +32,8 @@ def collect_command(
     retry: Annotated[bool, typer.Option("--retry", help="Try only rows that failed and may do better now.")] = False,
     permanent: Annotated[bool, typer.Option("--permanent", help="With --retry: also those that would fail again, such as 404.")] = False,
     failures: Annotated[bool, typer.Option("--failures", help="List the rows that gave no picture, and do nothing.")] = False,
+    engine: EngineOption = "local",
+    workers: WorkersOption = 0,
     as_json: Json = False,
 ) -> None:
     """Pictures from a folder or a table of URLs into a dataset. A stopped run goes on where it stood; a row's failure never ends it."""
@@ -40,6 +43,7 @@ def collect_command(
     from darkroom.data.sources import Wanted
     from darkroom.jobs.collect import Collect, collect
     from darkroom.jobs.collected import failure_lines, failures_of, lines
+    from darkroom.jobs.engine import open_engine
 
     if failures:
         found = failures_of(to, source)
@@ -51,6 +55,6 @@ def collect_command(
         raise RecipeError("--permanent says which failures --retry tries again. Give both.")
     wanted = Wanted(Columns(column, caption_column, licence_column), prefix, suffix, follow_links)
     limits = Limits(jobs, per_host, timeout, round(max_size * 1e6), retries)
-    with Terminal() as watcher:
-        done = collect(Collect(source, to, wanted, limits, link, retry, permanent), watcher)
+    with open_engine(engine, workers) as crew, Terminal() as watcher:
+        done = collect(Collect(source, to, wanted, limits, link, retry, permanent), watcher, crew)
     show(vars(done), lines(done), as_json)

@@ -1,4 +1,4 @@
-"""`darkroom dataset show`, `prepare`, `shards` and `unpack`."""
+"""`darkroom dataset show`, `prepare`, `encode`, `shards` and `unpack`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from darkroom.cli.show import Json, one_of, show
+from darkroom.cli.engine import EngineOption, WorkersOption
+from darkroom.cli.show import Json, Set, one_of, show
 
 app = typer.Typer(name="dataset", no_args_is_help=True, rich_markup_mode=None, help="Look into a dataset, prepare it, and bring it into shards and back.")
 
@@ -67,6 +68,31 @@ def prepare_command(
     show(found, list(lines(found)), as_json)
 
 
+@app.command("encode")
+def encode_command(
+    dataset: Dataset,
+    recipe: Annotated[str, typer.Option(metavar="RECIPE", help="What will be trained: a recipe that ships with Darkroom, or your own .toml file.")],
+    subject: Annotated[str | None, typer.Option(help='As for `darkroom train`: "TOK cat".')] = None,
+    base: Annotated[str | None, typer.Option(help="As for `darkroom train`.")] = None,
+    settings: Set = None,
+    engine: EngineOption = "local",
+    workers: WorkersOption = 0,
+    as_json: Json = False,
+) -> None:
+    """Encode pictures and captions for a training ahead of it, with the options that `darkroom train` will get: then it encodes nothing."""
+    from darkroom.cli.watch import Terminal
+    from darkroom.jobs.encode import encode, encode_lines
+    from darkroom.jobs.engine import open_engine
+    from darkroom.train.recipe import load_recipe
+
+    data = {"images": str(dataset)} | ({} if subject is None else {"subject": subject})
+    loaded = load_recipe(recipe, tuple(settings or ()), data=data)
+    loaded = loaded if base is None else loaded.model_copy(update={"base": base})
+    with Terminal() as watcher, open_engine(engine, workers) as crew:
+        found = encode(loaded, watcher, crew)
+    show(found, encode_lines(found), as_json)
+
+
 @app.command("shards")
 def shards_command(
     dataset: Dataset,
@@ -87,6 +113,7 @@ def shards_command(
 def unpack_command(
     shards: Annotated[Path, typer.Argument(metavar="SHARDS", help="A folder of WebDataset shards, of Darkroom or another program, or one .tar file.")],
     to: Annotated[Path, typer.Option(metavar="DATASET", help="The dataset to make. A stopped call goes on there.")],
+    whole: Annotated[bool, typer.Option("--whole", help="Of shards that are cut off or damaged take what is whole. Default: they are refused.")] = False,
     as_json: Json = False,
 ) -> None:
     """Shards to a dataset: pictures, captions, verdicts and split as they were. Nothing is written outside the folder."""
@@ -94,5 +121,5 @@ def unpack_command(
     from darkroom.jobs.shards import unpack, unpack_lines
 
     with Terminal() as watcher:
-        found = unpack(shards, to, watcher)
+        found = unpack(shards, to, watcher, whole)
     show(found, unpack_lines(found), as_json)

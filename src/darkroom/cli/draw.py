@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from darkroom.cli.engine import EngineOption, WorkersOption
 from darkroom.cli.show import Device, Json, one_of, show
 from darkroom.errors import RecipeError
 
@@ -112,6 +113,8 @@ def generate_command(
     memory: Memory = "full",
     device: Device = "auto",
     precision: Precision = "auto",
+    engine: EngineOption = "local",
+    workers: WorkersOption = 0,
     again: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Draw this picture again from what it carries.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -136,15 +139,16 @@ def generate_command(
         adapter=adapter, embedding=embedding, refiner=refiner, image=image, strength=strength, mask=mask, outpaint=outpaint, keep=keep, control=control,
         upscale=upscale, upscaler=upscaler, settings=settings, batch=batch or None,
     )  # fmt: skip
+    from darkroom.jobs.engine import open_engine
     from darkroom.sampling.peek import Previews
     from darkroom.sampling.request import Request
 
     template = Request.from_tree(asked, "generate")
     wanted = job.requests_for(prompts, template, count)
-    with Terminal() as watcher:
+    with Terminal() as watcher, open_engine(engine, workers) as crew:
         paths = job.generate(
             wanted, out or Path("pictures"), device, one_of("--precision", precision, PRECISIONS), watcher, how, adapters,
-            Previews(previews, tiny) if previews else None, fill=batch == 0,
+            Previews(previews, tiny) if previews else None, fill=batch == 0, engine=crew,
         )  # fmt: skip
     show({"pictures": [str(path) for path in paths]}, [str(path) for path in paths], as_json)
 

@@ -1,5 +1,5 @@
 """`darkroom`: collect, screen, caption, dataset; train, resume, recipes, runs; generate, grid, prompt; trial, demo, score, pick, tune-weights, rate, wrong;
-adapter, base, import, export.
+studio; adapter, base, import, export.
 
 Exit codes: 0 done; 2 the user's mistake, with one message and no traceback; 1 a fault of ours; 130 stopped with Ctrl-C.
 With --json, standard output holds one JSON object and nothing else. torch is imported by the jobs, never here.
@@ -18,8 +18,10 @@ import typer
 import typer.core
 
 from darkroom import __version__
-from darkroom.cli import adapter, base, caption, collect, dataset, draw, files, pick, rate, runs, score, screen, train, trial, tune, wrong
+from darkroom.cli import adapter, base, caption, collect, dataset, draw, files, pick, rate, runs, score, screen, studio, train, trial, tune, wrong
+from darkroom.cli.addresses import brought_near
 from darkroom.errors import DarkroomError
+from darkroom.files import told
 
 
 class Interrupted(Exception):
@@ -56,6 +58,7 @@ app.command("pick")(pick.pick_command)
 app.command("tune-weights")(tune.tune_command)
 app.command("rate")(rate.rate_command)
 app.command("wrong")(wrong.wrong_command)
+app.command("studio")(studio.studio_command)
 app.command("generate")(draw.generate_command)
 app.command("grid")(draw.grid_command)
 app.command("prompt")(draw.prompt_command)
@@ -90,7 +93,8 @@ def run(arguments: list[str]) -> int:
     """Run a command line; returns the exit code."""
     as_json = "--json" in arguments
     try:
-        result = app(arguments, standalone_mode=False)
+        with brought_near(arguments, lambda: typer.main.get_command(app)) as near:
+            result = app(near, standalone_mode=False)
         return result if isinstance(result, int) else 0
     except DarkroomError as error:
         _complain(str(error), type(error).__name__, as_json)
@@ -113,6 +117,7 @@ def run(arguments: list[str]) -> int:
 
 
 def _complain(message: str, kind: str, as_json: bool) -> None:
+    message = told(message)
     if as_json:
         print(json.dumps({"error": message, "kind": kind}, ensure_ascii=False))
     else:

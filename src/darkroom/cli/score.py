@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from darkroom.cli.engine import EngineOption, WorkersOption
 from darkroom.cli.show import Device, Json, show
 
 
@@ -28,6 +29,8 @@ def score_command(
     out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Where tables and scores.html go. Default: FOLDER/scores.")] = None,
     batch: Annotated[int, typer.Option(min=1, metavar="N", help="Pictures seen at once.")] = 32,
     device: Device = "auto",
+    engine: EngineOption = "local",
+    workers: WorkersOption = 0,
     catalogue: Annotated[bool, typer.Option("--list", help="List the metrics and what each asks, and stop.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -40,6 +43,7 @@ def score_command(
         return
     from darkroom.cli.watch import Terminal
     from darkroom.errors import DatasetError
+    from darkroom.jobs.engine import open_engine
 
     if folder is None:
         raise DatasetError("score needs the folder of your pictures: darkroom score FOLDER.")
@@ -48,6 +52,6 @@ def score_command(
         folder, tuple(name.strip() for name in metrics.split(",") if name.strip()), prompts, trigger, reference, training, base_pictures, beside, scorer,
         parse_models(model or ()), device, batch,
     )  # fmt: skip
-    with Terminal() as watcher:
-        scored = score(wanted, out, watcher)
+    with Terminal() as watcher, open_engine(engine, workers) as crew:
+        scored = score(wanted, out, watcher, engine=crew)
     show(scored.facts, lines(scored), as_json)

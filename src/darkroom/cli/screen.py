@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from darkroom.cli.engine import EngineOption, WorkersOption
 from darkroom.cli.show import Json, show
 
 
@@ -24,6 +25,8 @@ def screen_command(
     undo: Annotated[list[str] | None, typer.Option(metavar="FILE", help="Take back --keep or --reject.")] = None,
     sheet: Annotated[bool, typer.Option("--show", help="Write screening.html: what was rejected and why, duplicates side by side; and open it.")] = False,
     checks: Annotated[bool, typer.Option("--checks", help="List the checks, their limits and where those come from, and stop.")] = False,
+    engine: EngineOption = "local",
+    workers: WorkersOption = 0,
     as_json: Json = False,
 ) -> None:
     """Judge every picture: size, compression, sharpness, duplicates ... A verdict with its reason, never a deletion, and yours to overrule."""
@@ -37,15 +40,16 @@ def screen_command(
     from darkroom.cli.watch import Terminal
     from darkroom.errors import DatasetError
     from darkroom.jobs.contact import contact_sheet, open_page
+    from darkroom.jobs.engine import open_engine
     from darkroom.jobs.screen import Overrule, plan, screen
     from darkroom.jobs.screen_text import lines
 
     if dataset is None:
         raise DatasetError("screen needs the folder of your pictures: darkroom screen FOLDER.")
     screening = plan(dataset, defaults, smallest, largest, settings or (), also or (), without or (), like or ())
-    with Terminal() as watcher:
-        screened = screen(dataset, screening, Overrule(tuple(keep or ()), tuple(reject or ()), tuple(undo or ())), watcher)
-        page = contact_sheet(screened, watcher=watcher) if sheet else None
+    with open_engine(engine, workers) as crew, Terminal() as watcher:
+        screened = screen(dataset, screening, Overrule(tuple(keep or ()), tuple(reject or ()), tuple(undo or ())), watcher, crew)
+        page = contact_sheet(screened, watcher=watcher, engine=crew) if sheet else None
     told = [*lines(screened), *([f"sheet  {page.resolve()}"] if page else [])]
     show({**screened.facts, "sheet": str(page) if page else None, "checks": screening.tree()}, told, as_json)
     if page is not None and not as_json:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from darkroom.files import finite
+from darkroom.files import finite, told
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, and nothing else there.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
@@ -15,8 +15,8 @@ Set = Annotated[list[str] | None, typer.Option("--set", metavar="PATH=VALUE", he
 
 
 def show(result: dict[str, Any], lines: list[str], as_json: bool) -> None:
-    """The result on standard output, as JSON or in words."""
-    print(json.dumps(finite(result), ensure_ascii=False, default=str, allow_nan=False) if as_json else "\n".join(lines))
+    """The result on standard output, as JSON or in words; what lies in a working copy is called by its address."""
+    print(told(json.dumps(finite(result), ensure_ascii=False, default=str, allow_nan=False) if as_json else "\n".join(lines)))
 
 
 def one_of(option: str, value: str, known: tuple[str, ...]) -> Any:

@@ -52,10 +52,11 @@ def train_command(
             _show_run(train_together(loaded, place, processes, sidecar), as_json)
             return
     from darkroom.jobs.train import prepare, run_training
+    from darkroom.train.launch import first
 
     with Terminal() as watcher:
-        prepared = prepare(loaded, watcher, draw=not check)
-        for line in preflight_lines(prepared[1].facts):
+        prepared = prepare(loaded, watcher, draw=not check, processes=processes if processes > 1 else 0)
+        for line in preflight_lines(prepared[1].facts) if first() else ():
             watcher.say(line)
         if check:
             show({"preflight": prepared[1].facts}, ["Nothing was trained (--check). All of this would work."], as_json)
@@ -140,6 +141,10 @@ def preflight_lines(facts: dict[str, Any]) -> list[str]:
 
 
 def _show_run(run: Run, as_json: bool) -> None:
+    from darkroom.train.launch import first
+
+    if not first():  # of several processes the others may not even see the folder
+        return
     result = run.facts["result"]
     found = {"run": str(run.folder), "adapter": str(run.product), **result}
     told = [f"learned   {run.product}", f"previews  {run.folder / 'previews'}", f"curves    darkroom runs show {shlex.quote(str(run.folder))}"]

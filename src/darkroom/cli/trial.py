@@ -60,6 +60,7 @@ def trial_command(
 
 def demo_command(
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where everything goes.")] = Path("darkroom-demo"),
+    pictures: Annotated[Path | None, typer.Option(metavar="FOLDER", help="The cats, from another place: train/ and held_out/ in it.")] = None,
     as_json: Json = False,
 ) -> None:
     """The whole way on bundled pictures: nine cats, an adapter, a trial, report.html."""
@@ -67,7 +68,7 @@ def demo_command(
     from darkroom.evidence.demo import demo
 
     with Terminal() as watcher:
-        result = demo(out, watcher)
+        result = demo(out, watcher, pictures)
     _show_trial(result, Path(result["report"]), as_json)
 
 

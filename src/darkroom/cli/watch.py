@@ -1,4 +1,4 @@
-"""Progress on standard error, so that standard output stays free for results."""
+"""Progress on standard error, so that standard output stays free for results; and in a file, where the environment asks for one (`DARKROOM_PROGRESS`)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
+
+from darkroom.files import told
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -19,6 +21,7 @@ class Terminal:
         from rich.live import Live
         from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+        from darkroom.jobs.ledger import Ledger
         from darkroom.jobs.readings import Readings
 
         self.console = console or Console(stderr=True, highlight=False)
@@ -28,6 +31,7 @@ class Terminal:
         )  # fmt: skip
         self.tasks: dict[str, TaskID] = {}
         self.readings = Readings()
+        self.ledger = Ledger.asked(complain=self._print)
         self.live = Live(get_renderable=self._page, console=self.console, refresh_per_second=4)
 
     def __enter__(self) -> Self:
@@ -36,19 +40,28 @@ class Terminal:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self.ledger:
+            self.ledger.close()
         if self.console.is_terminal:
             self.live.stop()
 
     def say(self, text: str) -> None:
         """A line for the person."""
-        self.console.print(text, markup=False, soft_wrap=not self.console.is_terminal)
+        self._print(text)
+        if self.ledger:
+            self.ledger.say(text)
 
     def move(self, what: str, done: int, total: int, note: str = "") -> None:
         """Advance the bar called `what`; without a terminal, a line at every tenth."""
+        if self.ledger:
+            self.ledger.move(what, done, total, note)
         if not self.console.is_terminal:
             if _worth_a_line(done, total):
-                self.say(f"{what} {done}/{total} {note}".rstrip())
+                self._print(f"{what} {done}/{total} {note}".rstrip())
             return
+        self._advance(what, done, total, note)
+
+    def _advance(self, what: str, done: int, total: int, note: str = "") -> None:
         if what not in self.tasks:
             self.tasks[what] = self.bar.add_task(what, total=total, note=note)
         self.bar.update(self.tasks[what], completed=done, total=total, note=note)
@@ -56,14 +69,21 @@ class Terminal:
     def figures(self, step: int, total: int, values: Mapping[str, float]) -> None:
         """The table; without a terminal, a line at every tenth of the steps and wherever the held-out loss was measured."""
         self.readings.read(step, total, values)
+        if self.ledger:
+            self.ledger.figures(step, total, values)
         if self.console.is_terminal:
-            self.move("training", step, total)
+            self._advance("training", step, total)
         elif _worth_a_line(step, total) or "validation" in values:
-            self.say(self.readings.line())
+            self._print(self.readings.line())
 
     def picture(self, step: int, path: Path) -> None:
         """A row of the table."""
         self.readings.preview = path
+        if self.ledger:
+            self.ledger.picture(step, path)
+
+    def _print(self, text: str) -> None:
+        self.console.print(told(text), markup=False, soft_wrap=not self.console.is_terminal)
 
     def _page(self) -> RenderableType:
         """The bars, and below them the table once there is a training."""

@@ -6,6 +6,7 @@ import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from PIL import Image, UnidentifiedImageError
 
@@ -41,6 +42,11 @@ def adopt(folder: Path, progress: Callable[[int, int], None] = lambda done, tota
     before = Manifest.open(folder) if is_dataset(folder) else Manifest(folder, ())
     known = {row.file: row for row in before.rows}
     files = sorted(_pictures(folder, {row.mask for row in before.rows}))
+    if not files and any(folder.glob("*.tar")):
+        raise DatasetError(
+            f"{folder}: holds shards. `darkroom train` and `darkroom dataset show` read them as they are; for anything that writes into a dataset unpack them "
+            f"first: darkroom dataset unpack {folder} --to DATASET"
+        )
     if not files:
         raise DatasetError(f"{folder}: holds no picture. Endings read: {', '.join(sorted(ENDINGS))}.")
     found = read_captions(folder, files)
@@ -83,8 +89,8 @@ def _now(folder: Path, file: str, row: Row | None) -> Row:
     return described(path, Row(file, digest, size=stat.st_size, changed=stat.st_mtime_ns))
 
 
-def described(path: Path, row: Row) -> Row:
-    """The row with what the file's header says: format and upright size; left at 0 where it is no picture (screening says why)."""
+def described(path: Path | IO[bytes], row: Row) -> Row:
+    """The row with what the header of a file, or of its bytes, says: format and upright size; left at 0 where it is no picture (screening says why)."""
     try:
         with Image.open(path) as opened:
             width, height = upright_size(opened)

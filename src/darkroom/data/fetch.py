@@ -32,6 +32,14 @@ HEADERS = {"User-Agent": f"darkroom/{__version__}", "Accept": "image/*,*/*;q=0.5
 Check = Callable[[Path], Awaitable[Proof]]
 
 
+class Elsewhere(Exception):
+    """A redirect to a host that is not ours to ask."""
+
+    def __init__(self, url: str, seen: tuple[str, ...]) -> None:
+        super().__init__(url)
+        self.url, self.seen = url, seen
+
+
 @dataclass(frozen=True)
 class Limits:
     """What a download may cost."""
@@ -78,23 +86,26 @@ class Fetcher:
                 raise RecipeError(f"The environment's SSL_CERT_FILE, SSL_CERT_DIR or HTTPS_PROXY cannot be used: {error}. Correct it or unset it.") from None
         return self.client
 
-    async def fetch(self, address: str, to: Path) -> tuple[str, Proof]:
+    async def fetch(
+        self, address: str, to: Path, before: tuple[str, ...] = (), ours: Callable[[str], bool] = lambda host: True
+    ) -> tuple[str, Proof]:  # fmt: skip
         """Bring the bytes of the URL into the file: the status, "200", and what the check found. Raises Unusable; OutputError where it cannot be written.
 
-        The check holds the row's turn, so that files do not pile up that nobody has checked.
+        The check holds the row's turn, so that files do not pile up that nobody has checked. `before` are the addresses that redirected here; a redirect to
+        a host that is not `ours` is raised as Elsewhere.
         """
         for attempt in range(1, self.limits.retries + 2):
             try:
-                return await self._once(address, to)
+                return await self._once(address, to, before, ours)
             except Unusable as why:
                 if not why.temporary or why.reason == TOLD_TO_WAIT or attempt > self.limits.retries:
                     raise
             await asyncio.sleep(pause(self.limits.first_pause, attempt, address))
         raise AssertionError("the last try returns or raises")
 
-    async def _once(self, address: str, to: Path) -> tuple[str, Proof]:
+    async def _once(self, address: str, to: Path, before: tuple[str, ...], ours: Callable[[str], bool]) -> tuple[str, Proof]:
         """One try, through all its redirects."""
-        url, seen = _url(address), [address]
+        url, seen = _url(address), [*before, address]
         while True:
             async with self.hosts.slot(url.host):
                 following = await self._hop(url, to)
@@ -104,6 +115,8 @@ class Fetcher:
                 raise Unusable("redirects in a circle", f"back to {following}")
             if len(seen) > REDIRECTS:
                 raise Unusable("too many redirects", f"more than {REDIRECTS}")
+            if not ours(following.host):
+                raise Elsewhere(str(following), tuple(seen))
             seen.append(str(following))
             url = following
 

@@ -17,6 +17,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from darkroom.data.merge import Differ, merged_notes, merged_rows
+from darkroom.data.turn import one_at_a_time
 from darkroom.errors import DatasetError, OutputError
 from darkroom.files import atomic, sha256_bytes, sha256_file
 
@@ -95,6 +97,10 @@ class Row:
         return dataclasses.replace(self, **changes)
 
 
+class Overtaken(OutputError):
+    """Another command changed the same of the manifest since it was read."""
+
+
 @dataclass(frozen=True)
 class Manifest:
     """All rows of a dataset, sorted by file, and `notes`: what each command did to it, by the command's name."""
@@ -104,6 +110,8 @@ class Manifest:
     notes: Mapping[str, Any] = field(default_factory=dict)
     read_as: str = ""
     """sha256 of the manifest file these rows were read from; "" for a new one."""
+    origin: Manifest | None = field(default=None, repr=False, compare=False)
+    """What was read, where it was changed since."""
 
     @classmethod
     def open(cls, folder: Path) -> Manifest:
@@ -115,31 +123,46 @@ class Manifest:
         if not path.is_file():
             raise DatasetError(f"{folder}: is no dataset ({MANIFEST} is missing). `darkroom collect SOURCE --to {folder}` makes one.")
         try:
-            table = pq.read_table(path)
+            data = path.read_bytes()  # once: what is hashed must be what is read, whoever writes meanwhile
+            table = pq.read_table(pa.BufferReader(data))
             notes = json.loads((table.schema.metadata or {}).get(NOTES, b"{}"))
             rows = tuple(_row(values) for values in table.to_pylist(maps_as_pydicts="strict"))
         except (OSError, ValueError, TypeError, KeyError, pa.ArrowException) as error:
             raise DatasetError(f"{path}: is damaged or not Darkroom's ({error}). Put a copy back, or collect into another folder.") from None
-        return cls(folder, rows, notes, sha256_file(path))
+        return cls(folder, rows, notes, sha256_bytes(data))
 
     def save(self) -> Manifest:
-        """Write it whole. Raises OutputError; also where another command wrote the manifest since this one was read, whose work would be lost."""
+        """Write it whole. What another command wrote meanwhile is kept where it changed other values; the rows that were saved are returned.
+
+        Raises OutputError; Overtaken where both changed the same value of a picture, and one's work would be lost.
+        """
         import pyarrow.parquet as pq
 
         path = self.folder / MANIFEST
-        there = sha256_file(path) if path.is_file() else ""
-        if there != self.read_as:
-            raise OutputError(f"{path}: another command wrote it in the meantime, and its work would be lost. Run this one again.")
-        with atomic(path) as part:
-            pq.write_table(_table(self.rows, self.notes), part, compression="zstd")
-        return dataclasses.replace(self, read_as=sha256_file(path))
+        with one_at_a_time(path):
+            there = sha256_file(path) if path.is_file() else ""
+            whole = self if there == self.read_as else self._beside()
+            with atomic(path) as part:
+                pq.write_table(_table(whole.rows, whole.notes), part, compression="zstd")
+            return dataclasses.replace(whole, read_as=sha256_file(path), origin=None)
+
+    def _beside(self) -> Manifest:
+        """With what lies there now. Raises Overtaken."""
+        old, theirs = self.origin or self, Manifest.open(self.folder)
+        try:
+            rows = merged_rows(old.rows, self.rows, theirs.rows, Row)
+        except Differ as which:
+            raise Overtaken(
+                f"{self.folder / MANIFEST}: another command changed the same in the meantime ({which}), and its work would be lost. Run this one again."
+            ) from None
+        return self.but(rows, **merged_notes(old.notes, self.notes, theirs.notes))
 
     def but(self, rows: Iterable[Row], **notes: Any) -> Manifest:
         """The same dataset with other rows, and a note under the command's name. Raises ValueError where two rows share a file."""
         ordered = tuple(sorted(rows, key=lambda row: row.file))
         if len({row.file for row in ordered}) != len(ordered):
             raise ValueError("two rows of a manifest must not share a file")
-        return dataclasses.replace(self, rows=ordered, notes={**self.notes, **notes})
+        return dataclasses.replace(self, rows=ordered, notes={**self.notes, **notes}, origin=self.origin or self)
 
     @cached_property
     def kept(self) -> tuple[Row, ...]:
@@ -155,6 +178,10 @@ class Manifest:
     def path(self, row: Row) -> Path:
         """Where the row's picture lies."""
         return self.folder / row.file
+
+    def mask(self, row: Row) -> Path | None:
+        """Where its mask lies, if it has one."""
+        return self.folder / row.mask if row.mask else None
 
 
 def is_dataset(folder: Path) -> bool:

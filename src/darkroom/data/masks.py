@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from darkroom.data.buckets import Fit
+from darkroom.data.member import Member
 from darkroom.data.picture import ENDINGS, opened, to_rgb, upright
 from darkroom.errors import DatasetError
 from darkroom.files import atomic
@@ -18,7 +19,7 @@ from darkroom.files import atomic
 FOLDER = "masks"
 
 
-def mask_weights(path: Path, fit: Fit, flipped: bool, factor: int) -> NDArray[np.float32]:
+def mask_weights(path: Path | Member, fit: Fit, flipped: bool, factor: int) -> NDArray[np.float32]:
     """(h, w), 0 to 1: how much of each latent's `factor` x `factor` pixels of the bucket is white, after the picture's own scaling, crop and flip.
 
     Raises DatasetError where the crop leaves nothing white: such a picture would teach nothing.
@@ -84,7 +85,7 @@ def fitting_mask(path: Path, size: tuple[int, int]) -> Image.Image | None:
     return mask if mask.size == size else mask.resize(size, Image.Resampling.BILINEAR)
 
 
-def opened_mask(path: Path) -> Image.Image:
+def opened_mask(path: Path | Member) -> Image.Image:
     """A mask file as upright "L": its alpha channel where that varies, else its brightness. Raises DatasetError."""
     picture = _upright(path)
     if _layered(picture):
@@ -134,7 +135,7 @@ def _extremes(grey: Image.Image) -> tuple[int, int]:
     return int(low), int(high)  # type: ignore[arg-type]
 
 
-def _upright(path: Path) -> Image.Image:
+def _upright(path: Path | Member) -> Image.Image:
     """The picture upright, in its own mode. Raises DatasetError."""
     with opened(path) as picture:
         picture.load()

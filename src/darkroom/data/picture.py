@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import warnings
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from typing import IO, Literal
 
 from PIL import Image, UnidentifiedImageError
 
+from darkroom.data.member import Member
 from darkroom.errors import DatasetError
 
 ENDINGS = frozenset({".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".avif", ".heic", ".heif", ".bmp", ".tif", ".tiff"})
@@ -22,6 +24,7 @@ TURNS = {
     6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90,
 }  # fmt: skip
 WAY_OUT = "Take it out of the folder, or replace it with a whole copy."
+OUT_OF_A_SHARD = "Unpack the shards (`darkroom dataset unpack`), and `darkroom screen` rejects it there; `darkroom dataset shards` packs the others anew."
 PLUGINS = {
     ".heic": 'HEIC is read through pillow-heif: pip install pillow-heif, or save it as JPEG.',
     ".heif": 'HEIF is read through pillow-heif: pip install pillow-heif, or save it as JPEG.',
@@ -41,12 +44,13 @@ class BrokenPicture(DatasetError):
         return BrokenPicture, (self.fault, str(self))  # it comes out of other processes
 
 
-def read_picture(path: Path) -> Image.Image:
+def read_picture(path: Path | Member, content: bytes | None = None) -> Image.Image:
     """The picture as RGB, after EXIF rotation; transparent parts become white, 16-bit grey becomes 8-bit. Of an animation it is the first frame.
 
-    Raises BrokenPicture where the file is missing, no picture, truncated, or larger than 179 megapixels.
+    `content` is what lies there, where it has been read already. Raises BrokenPicture where the file is missing, no picture, truncated, or larger than 179
+    megapixels; DatasetError where it lies in a shard that changed.
     """
-    with opened(path) as picture:
+    with opened(path, content) as picture:
         picture.load()
         turned = upright(picture)
         turned.info = dict(picture.info)
@@ -54,27 +58,30 @@ def read_picture(path: Path) -> Image.Image:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Image.Image]:
+def opened(path: Path | Member, content: bytes | None = None) -> Iterator[Image.Image]:
     """The open file, its header read and nothing decoded yet. What goes wrong inside is raised as BrokenPicture."""
+    way_out = WAY_OUT if isinstance(path, Path) else OUT_OF_A_SHARD
+    if content is None and not isinstance(path, Path):
+        content = path.read()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of odd tags and of large pictures: the limit is ours
             if path.suffix.lower() in (".heic", ".heif"):
                 _know_heif()
-            with Image.open(path, formats=decoders()) as picture:
+            with Image.open(path if content is None else io.BytesIO(content), formats=decoders()) as picture:  # type: ignore[arg-type]
                 if picture.width * picture.height > MAX_PIXELS:
                     raise BrokenPicture("bomb", f"{path}: {picture.width} x {picture.height} pixels is more than {MAX_PIXELS:,}. Reduce it first.")
                 yield picture
     except UnidentifiedImageError:
         why = PLUGINS.get(path.suffix.lower())
-        raise BrokenPicture("unreadable", f"{path}: {why or f'is not a picture, whatever its name says. {WAY_OUT}'}") from None
+        raise BrokenPicture("unreadable", f"{path}: {why or f'is not a picture, whatever its name says. {way_out}'}") from None
     except FileNotFoundError:
         raise BrokenPicture("missing", f"{path}: there is no such file.") from None
     except Image.DecompressionBombError as error:
         count = next((f"{int(word[1:]):,} pixels are" for word in str(error).split() if word[1:].isdigit()), "it has")
         raise BrokenPicture("bomb", f"{path}: {count} more than {MAX_PIXELS:,}. Reduce it first.") from None
     except (OSError, SyntaxError, ValueError, struct.error, EOFError, IndexError, OverflowError) as error:
-        raise BrokenPicture("truncated", f"{path}: cannot be read whole ({error}). {WAY_OUT}") from None
+        raise BrokenPicture("truncated", f"{path}: cannot be read whole ({error}). {way_out}") from None
 
 
 def decoders() -> list[str]:

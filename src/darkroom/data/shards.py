@@ -101,14 +101,17 @@ def _started(folder: Path, source: str) -> dict[str, Any] | None:
 def read_index(folder: Path) -> dict[str, Any] | None:
     """shards.json where there is one. Raises DatasetError where it is no such index."""
     path = folder / INDEX
-    if not path.is_file():
-        return None
+    return parse_index(path.read_bytes(), path) if path.is_file() else None
+
+
+def parse_index(content: bytes, where: Path | str) -> dict[str, Any]:
+    """shards.json as it was read from `where`. Raises DatasetError where it is no such index."""
     try:
-        index = json.loads(path.read_text(encoding="utf-8"))
+        index = json.loads(content)
         if index["format"] != FORMAT or not all({"name", "sha256", "bytes"} <= set(entry) for entry in index["shards"]):
             raise ValueError(f"format {index['format']}")
     except (ValueError, KeyError, TypeError, UnicodeDecodeError) as error:
-        raise DatasetError(f"{path}: is no index of shards that is known here ({error}). Take it away to read the shards without it.") from None
+        raise DatasetError(f"{where}: is no index of shards that is known here ({error}). Take it away to read the shards without it.") from None
     return dict(index)
 
 

@@ -19,6 +19,7 @@ from darkroom.data.picture import ENDINGS
 from darkroom.data.proof import Unusable
 from darkroom.data.tables import ROWS, Record, byte_columns, is_table, records
 from darkroom.errors import DatasetError
+from darkroom.files import told as told_as
 
 SEEN = ENDINGS | {".jpe", ".tga", ".jp2", ".ico", ".psd", ".svg"}
 """Endings of files that a person takes for pictures: those that are not read must fail by name, not be passed over."""
@@ -100,7 +101,7 @@ def _table(path: Path, wanted: Wanted) -> Source:
     parts = [f'pictures from "{columns.address}"', f'captions from "{columns.caption}"' if columns.caption else "no captions"]
     parts += [f'licences from "{columns.licence}"'] if columns.licence else []
     parts += [f'"{name}" left out: it holds bytes, and pictures are fetched by address' for name in byte_columns(path)]
-    return Source(str(path), safe(path.stem), count, items, f"{count:,} rows: {', '.join(parts)}")
+    return Source(told_as(str(path)), safe(path.stem), count, items, f"{count:,} rows: {', '.join(parts)}")
 
 
 def _row(path: Path, number: int, record: Record, columns: Columns, wanted: Wanted) -> Item:
@@ -120,7 +121,7 @@ def _row(path: Path, number: int, record: Record, columns: Columns, wanted: Want
     if reference.startswith("data:"):
         return Item(number, f"row {number + 1}", unusable=Unusable("no address that can be asked", "data: holds the picture itself; write it to a file"))
     local = Path(os.path.normpath(path.parent / reference.replace("\\", "/")))
-    return Item(number, str(local), stem_of(reference), local, **told)  # type: ignore[arg-type]
+    return Item(number, told_as(str(local)), stem_of(reference), local, **told)  # type: ignore[arg-type]
 
 
 def _folder(folder: Path, follow_links: bool, dataset: Path) -> Source:
@@ -134,12 +135,12 @@ def _folder(folder: Path, follow_links: bool, dataset: Path) -> Source:
         for number, file in enumerate(files):
             licence, extra = facts.get(file, ("", {}))
             told = captions.captions.get(file, ""), licence, captions.repeats.get(file, 1), extra
-            yield Item(number, str(folder / file), stems[file], folder / file, *told, found[file])
+            yield Item(number, told_as(str(folder / file)), stems[file], folder / file, *told, found[file])
 
     told = f"{len(files):,} pictures, {len(captions.captions):,} of them with a caption"
     if lost := orphans(folder, files):
         told += f"; {len(lost):,} text files caption none of them ({', '.join(lost[:3])}{', ...' if len(lost) > 3 else ''})"
-    return Source(str(folder), safe(folder.resolve().name), len(files), items, told)
+    return Source(told_as(str(folder)), safe(folder.resolve().name), len(files), items, told)
 
 
 def _walk(folder: Path, follow_links: bool, dataset: Path) -> Iterator[tuple[str, Unusable | None]]:

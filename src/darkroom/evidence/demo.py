@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from darkroom import pocket
+from darkroom.errors import DatasetError
 from darkroom.evidence.trial import Arm, Trial, run_trial
 from darkroom.jobs.train import run_training
 from darkroom.jobs.watch import Silent, Watcher
@@ -22,17 +23,23 @@ PROMPTS = (
 SEEDS = (1, 2, 3, 4)
 
 
-def demo(out: Path, watcher: Watcher | None = None) -> dict[str, Any]:
-    """Run the main job on the bundled cats. Returns the trial's result, with the run's folder and the seconds it took."""
-    watcher, began = watcher or Silent(), time.perf_counter()
-    recipe = load_recipe("demo", data={"images": str(pocket.CATS / "train"), "subject": SUBJECT})
+def demo(out: Path, watcher: Watcher | None = None, pictures: Path | None = None) -> dict[str, Any]:
+    """Run the main job on the bundled cats, or on `pictures`, which holds train/ and held_out/ as they do.
+
+    Returns the trial's result, with the run's folder and the seconds it took. Raises a DarkroomError.
+    """
+    watcher, began, cats = watcher or Silent(), time.perf_counter(), pictures or pocket.CATS
+    for name in ("train", "held_out"):
+        if not (cats / name).is_dir():
+            raise DatasetError(f"{cats}: has no folder {name}. The demo's pictures lie in train and held_out, as those that ship: {pocket.CATS}")
+    recipe = load_recipe("demo", data={"images": str(cats / "train"), "subject": SUBJECT})
     run = run_training(recipe, out / "run", watcher)
     adapter = run.product
     trial = Trial(
         title="Did the adapter learn the cat?",
         about="A DreamBooth LoRA trained on six pictures of one cartoon cat, tried against the pocket model as it is: the same prompts, seeds and noise.",
         arms=(Arm(name="base"), Arm(name="adapter", adapters=(Worn(file=str(adapter)),))),
-        prompts=PROMPTS, seeds=SEEDS, reference=str(pocket.CATS / "held_out"), training=str(pocket.CATS / "train"),
+        prompts=PROMPTS, seeds=SEEDS, reference=str(cats / "held_out"), training=str(cats / "train"),
         clip_prompts=tuple(prompt.replace("TOK ", "") for prompt in PROMPTS),
     )  # fmt: skip
     result = run_trial(trial, out / "trial", watcher=watcher)

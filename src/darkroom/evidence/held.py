@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from darkroom.data.dataset import Photo
+from darkroom.data.member import as_file
 from darkroom.errors import DatasetError, RunError
-from darkroom.files import sha256_bytes, sha256_file, write_json
+from darkroom.files import sha256_bytes, write_json
 from darkroom.jobs.train import prepare
 from darkroom.jobs.watch import Watcher
 from darkroom.train.recipe import Prior, Recipe
@@ -52,7 +53,7 @@ def held_losses(run: Run, checkpoints: Sequence[Checkpoint], held_out: str, cach
         groups = (_chosen(plan, plan.held_out, plan.held_fits, len(plan.held_out)), _chosen(plan, plan.photos, plan.fits, MOST_LEARNED))
         known = _Cache(cache, sha256_bytes(json.dumps([recipe.to_toml(), model.hash, *(photo.sha256 for group in groups for photo, _ in group)]).encode()))
         for done, checkpoint in enumerate([None, *checkpoints], 1):
-            step, key = (checkpoint.step, sha256_file(checkpoint.folder / "state.safetensors")) if checkpoint else (0, "base")
+            step, key = (checkpoint.step, checkpoint.digest) if checkpoint else (0, "base")
             if known.get(step, key) is None:
                 if checkpoint:
                     trainer.load_state(*checkpoint.load())
@@ -87,7 +88,7 @@ def _unchanged(run: Run, plan: Plan, base: str) -> None:
 
 
 def _paths(photos: Sequence[Photo]) -> tuple[Path, ...]:
-    return tuple(dict.fromkeys(photo.path for photo in photos))
+    return tuple(as_file(place) for place in dict.fromkeys(photo.path for photo in photos))
 
 
 def _chosen(plan: Plan, photos: Sequence[Photo], fits: Sequence[Any], most: int) -> list[tuple[Photo, Any]]:

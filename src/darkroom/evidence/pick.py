@@ -123,6 +123,7 @@ def run_pick(folder: Path, pick: Pick, out: Path | None = None, device: str = "a
     from darkroom.evidence.pick_words import told
 
     watcher, run, out = watcher or Silent(), Run.open(folder), out or folder / "pick"
+    pick = pick.near(listener=watcher)
     checkpoints = spread(run.checkpoints(), pick.checkpoints, run.folder)
     _novel(run, pick)
     writable_folder(out)

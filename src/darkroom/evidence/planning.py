@@ -55,6 +55,7 @@ def plan_trial(
     Planned for the strictest step of Holm's correction over all of the trial's comparisons. Raises RecipeError for a metric that the trial does not ask, and
     RunError for a folder that is no trial's.
     """
+    trial = trial.near(listener=watcher)
     for name in ask.differences:
         if name not in trial.metrics:
             raise RecipeError(f"--difference {name}: the trial does not ask this.{did_you_mean(name, trial.metrics)} It asks {', '.join(trial.metrics)}.")

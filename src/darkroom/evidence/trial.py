@@ -31,6 +31,7 @@ def run_trial(trial: Trial, out: Path, device: str = "auto", precision: Precisio
     metric) is said under "faults", and the other comparisons are judged.
     """
     watcher = watcher or Silent()
+    trial = trial.near(listener=watcher)
     differences, metrics = contrasts(trial), scorers(trial, device)
     writable_folder(out)
     drawn = draw(trial, out, device, precision, watcher)

@@ -85,7 +85,7 @@ def planned(tree: Tree, tune: Tune, adapters: Sequence[Worn], source: str) -> Pl
         raise RecipeError("tune-weights needs an adapter at least: name each with --adapter FILE, or FILE:WEIGHT for the weight to begin with.")
     outfit = Outfit(tuple(adapters), tune.per == "block")
     arms = [{"name": GIVEN, "adapters": [worn.model_dump() for worn in adapters]}, {"name": BASE}]
-    whole = Trial.from_tree({"title": "Which weights?", **tree, "arms": arms}, source)
+    whole = Trial.from_tree({"title": "Which weights?", **tree, "arms": arms}, source).near()
     searched, proof = _shared_out(whole, tune, source)
     goals = tune.goals or dict.fromkeys(whole.metrics, 1.0)
     for name in goals:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 from darkroom import pocket
 from darkroom.device import Precision, pick_device, pick_dtype
 from darkroom.errors import AdapterError, ModelError
+from darkroom.places import at_hand
 from darkroom.sampling.request import Request
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def _base(base: str, device: str, precision: Precision, config: str, memory: Mem
     from darkroom.sdxl.model import load
 
     chosen = pick_device(device)
-    model = load(pocket.resolve(base), _host(chosen, memory), pick_dtype(precision, chosen), Path(config) if config else None)
+    model = load(pocket.resolve(at_hand(base)), _host(chosen, memory), pick_dtype(precision, chosen), Path(at_hand(config)) if config else None)
     model.source, model.device = base, chosen
     return model
 
@@ -43,7 +44,7 @@ def _refiner(refiner: str, base: str, device: str, precision: Precision, memory:
     from darkroom.sdxl.model import load
 
     beside = open_base(base, device, precision, memory=memory)
-    model = load(pocket.resolve(refiner), _host(beside.device, memory), beside.dtype, share=beside)
+    model = load(pocket.resolve(at_hand(refiner)), _host(beside.device, memory), beside.dtype, share=beside)
     model.source, model.device = refiner, beside.device
     if model.pixel_factor != beside.pixel_factor:
         raise ModelError(f"{refiner}: has {model.pixel_factor} pixels a latent and {base} has {beside.pixel_factor}: they cannot work on one picture.")

@@ -7,7 +7,7 @@ import itertools
 import os
 import time
 from collections import Counter
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,12 +15,13 @@ from typing import Any
 
 from darkroom.data.fetch import Fetcher, Limits
 from darkroom.data.journal import Origin, Pen
-from darkroom.data.part import begin, write
 from darkroom.data.proof import Proof, Unusable, prove
 from darkroom.data.shelf import Shelf
 from darkroom.data.sources import Item, Source, Wanted, open_source
 from darkroom.errors import DarkroomError, DatasetError, OutputError
+from darkroom.jobs.bring import Bringing, Brought, Errand, copied, errand, unforeseen
 from darkroom.jobs.collected import Collected, by_reason, way_on
+from darkroom.jobs.engine import Engine, Local
 from darkroom.jobs.watch import Silent, Watcher
 
 AHEAD = 1000
@@ -45,9 +46,9 @@ class Collect:
     """With `retry`: also those that would fail again."""
 
 
-def collect(job: Collect, watcher: Watcher | None = None) -> Collected:
+def collect(job: Collect, watcher: Watcher | None = None, engine: Engine | None = None) -> Collected:
     """Bring what the source has and the dataset has not. Raises DatasetError, OutputError, and KeyboardInterrupt with the way to go on."""
-    watcher = watcher or Silent()
+    watcher, engine = watcher or Silent(), engine or Local()
     _apart(job)
     source = open_source(job.source, job.wanted, job.to)
     with Pen(job.to) as pen:
@@ -56,7 +57,10 @@ def collect(job: Collect, watcher: Watcher | None = None) -> Collected:
         watcher.say(f"{source.name}: {source.told}")
         run = Run(job, source, Shelf(job.to, pen), pen.origin(source.name, source.label), watcher)
         try:
-            _complete(run.go())
+            if engine.name == "local":
+                _complete(run.go(engine.workers))
+            else:
+                run.spread(engine)
         except KeyboardInterrupt:
             run.save()
             raise KeyboardInterrupt(f"Stopped at row {run.done:,} of {source.count:,}; nothing is lost. The same command goes on from here.") from None
@@ -97,10 +101,10 @@ class Run:
         self.rest = SAVE_EVERY
         self.parts = (shelf.parts / str(number) for number in itertools.count())
 
-    async def go(self) -> None:
-        """Every row to its end, many at a time."""
+    async def go(self, threads: int) -> None:
+        """Every row to its end, many at a time, in this process; as many threads as asked for, or as there are cores, decode."""
         window = asyncio.Semaphore(AHEAD)
-        self.pool = ThreadPoolExecutor(os.cpu_count() or 1, "prove")
+        self.pool = ThreadPoolExecutor(threads or os.cpu_count() or 1, "prove")
         try:
             async with Fetcher(self.job.limits, self._prove) as net, asyncio.TaskGroup() as rows:
                 for item in self.source.items():
@@ -113,6 +117,58 @@ class Run:
         finally:
             self.pool.shutdown(cancel_futures=True)
         self._retell()
+
+    def spread(self, engine: Engine) -> None:
+        """Every row to its end, brought by the engine's workers. Rows that a redirect leads to another worker's host go on in the next round."""
+        engine.reaches(self.job.to)
+        lanes = min(engine.hands, self.job.limits.jobs)
+        work = Bringing(self.job.limits, lanes, self.job.link)
+        out: dict[int, Item] = {}
+        errands: Iterable[Errand] = self._errands(out, lanes)
+        while errands:
+            led: list[Errand] = []
+            for brought in engine.each(work, errands, lane=lambda errand: errand.lane, ordered=False):
+                if brought.onward:
+                    led.append(brought.errand.onward(brought.onward, brought.seen, lanes))
+                else:
+                    self._receive(out.pop(brought.errand.number), brought)
+            errands = led
+        self._retell()
+
+    def _errands(self, out: dict[int, Item], lanes: int) -> Iterator[Errand]:
+        """What is to be brought; what is over, or cannot be tried, ends here."""
+        for number, item in enumerate(self.source.items()):
+            if self._is_over(item) or self.shelf.same(item, self.origin, tuple(self.captions[item.address])) is not None:
+                self._count()
+            elif item.unusable is not None:
+                self._refuse(item, item.unusable)
+                self._count()
+            else:
+                out[number] = item
+                yield errand(number, item.address, next(self.parts).resolve(), item.local, lanes)
+
+    def _receive(self, item: Item, brought: Brought) -> None:
+        """What a worker brought, to its end."""
+        part = brought.errand.part
+        try:
+            if brought.proof is None:
+                raise brought.why or AssertionError("a proof, a reason or an address")
+            self._put(item, brought.status, brought.proof, part)
+        except Unusable as why:
+            self._check_seen(item, why)
+            self._refuse(item, why)
+        finally:
+            part.unlink(missing_ok=True)
+        self._count()
+
+    def _check_seen(self, item: Item, why: Unusable) -> None:
+        """A file that is here and not where the worker is says nothing of the row. Raises DatasetError."""
+        if why.reason == "no such file" and item.local is not None and item.local.is_file():
+            raise DatasetError(f"{item.local}: is here, and a worker does not see it. Mount its folder under this path on each node, or use --engine local.")
+
+    def _put(self, item: Item, status: str, proof: Proof, part: Path) -> None:
+        self.shelf.put(item, self.origin, tuple(self.captions[item.address]), proof, part, status)
+        self.bytes += proof.size
 
     def _is_over(self, item: Item) -> bool:
         """Whether nothing is to be done for the row. What it says of its picture is noted in any case."""
@@ -138,17 +194,15 @@ class Run:
         """One row to its end. Its own failure is written down; only a failure of the disk goes further."""
         part = next(self.parts)
         try:
-            captions = tuple(self.captions[item.address])
-            if self.shelf.same(item, self.origin, captions) is None:
+            if self.shelf.same(item, self.origin, tuple(self.captions[item.address])) is None:
                 status, proof = await self._bring(item, net, part)
-                self.shelf.put(item, self.origin, captions, proof, part, status)
-                self.bytes += proof.size
+                self._put(item, status, proof, part)
         except Unusable as why:
             self._refuse(item, why)
         except DarkroomError:
             raise
         except Exception as error:  # what nobody foresaw ends its row, not the run
-            self._refuse(item, Unusable("an unforeseen failure", f"{type(error).__name__}: {error}", temporary=True))
+            self._refuse(item, unforeseen(error))
         finally:
             part.unlink(missing_ok=True)
         self._count()
@@ -158,7 +212,7 @@ class Run:
             raise item.unusable
         if item.local is None:
             return await net.fetch(item.address, part)
-        return await asyncio.get_running_loop().run_in_executor(self.pool, _copied, item.local, part, self.job.link)
+        return await asyncio.get_running_loop().run_in_executor(self.pool, copied, item.local, part, self.job.link)
 
     async def _prove(self, part: Path) -> Proof:
         return await asyncio.get_running_loop().run_in_executor(self.pool, prove, part)
@@ -214,29 +268,3 @@ class Run:
             dict(Counter(entry.reason for entry in failed).most_common()), sum(entry.temporary for entry in failed),
             len(self.shelf.first) + len(self.shelf.foreign), self.bytes, time.monotonic() - self.started,
         )  # fmt: skip
-
-
-def _copied(source: Path, part: Path, link: bool) -> tuple[str, Proof]:
-    """A copy of the file, or another name for it, and what it is. Raises Unusable where it is no picture, OutputError where it cannot be written."""
-    if not source.is_file():  # nor a folder, a pipe or a device, which would never end
-        raise Unusable("no such file", "" if source.parent.is_dir() else "nor its folder; is a --prefix missing?")
-    return ("linked" if link and _linked(source, part) else _copy(source, part)), prove(part)
-
-
-def _linked(source: Path, part: Path) -> bool:
-    """Whether the file could be given another name: not on another file system, nor on one without hard links."""
-    try:
-        os.link(source.resolve(), part)
-    except OSError:
-        return False
-    return True
-
-
-def _copy(source: Path, part: Path) -> str:
-    try:
-        with source.open("rb") as file, begin(part) as copy:
-            while piece := file.read(1 << 20):
-                write(copy, piece, part)
-    except (OSError, ValueError) as error:
-        raise Unusable("a file that cannot be read", getattr(error, "strerror", "") or str(error)) from None
-    return "copied"

@@ -9,6 +9,7 @@ from pathlib import Path
 from darkroom.data.journal import HIDDEN, Entry, Journal
 from darkroom.data.sources import name_of
 from darkroom.errors import DatasetError
+from darkroom.files import told as told_as
 
 MANY = 10
 """Copies of one picture that are worth a word."""
@@ -49,7 +50,7 @@ def failures_of(to: Path, source: Path | None = None) -> list[Entry]:
     if not (to / HIDDEN).is_dir():
         raise DatasetError(f"{to}: nothing was collected into it. `darkroom collect SOURCE --to {to}` does.")
     journal = Journal(to)
-    numbers = {origin.number for name, origin in journal.origins.items() if source is None or name == name_of(source)}
+    numbers = {origin.number for name, origin in journal.origins.items() if source is None or name == told_as(name_of(source))}
     if not numbers:
         raise DatasetError(f"{source}: was not collected into {to}. These were: {', '.join(journal.origins) or 'none'}.")
     found = [entry for entry in journal.entries.values() if entry.reason and entry.source in numbers]

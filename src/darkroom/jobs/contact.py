@@ -24,7 +24,7 @@ from darkroom.data.manifest import Manifest, Row
 from darkroom.data.picture import BrokenPicture, opened, to_rgb, upright
 from darkroom.data.screening import DUPLICATE
 from darkroom.files import write_text
-from darkroom.jobs.cores import on_all_cores
+from darkroom.jobs.engine import Engine, Local, Work
 from darkroom.jobs.screen import Screened, kinds
 from darkroom.jobs.watch import Silent, Watcher
 
@@ -43,7 +43,7 @@ class _Shown:
     all: int
 
 
-def contact_sheet(screened: Screened, path: Path | None = None, watcher: Watcher = Silent()) -> Path:
+def contact_sheet(screened: Screened, path: Path | None = None, watcher: Watcher = Silent(), engine: Engine | None = None) -> Path:
     """Write the sheet, beside the manifest where no path is given, and return where it lies. Raises OutputError."""
     manifest = screened.manifest
     path = path or manifest.folder / FILE
@@ -51,7 +51,7 @@ def contact_sheet(screened: Screened, path: Path | None = None, watcher: Watcher
     kept = _some([row for row in manifest.rows if row.kept], KEPT)
     own = _some([row for row in manifest.rows if row.overruled], OWN)
     wanted = {row.file: row for shown in (*groups.values(), kept, own) for row in shown.rows} | {row.file: row for rows, _ in clusters for row in rows}
-    thumbs = _thumbs(manifest, list(wanted.values()), watcher)
+    thumbs = _thumbs(manifest, list(wanted.values()), watcher, engine or Local())
 
     def card(row: Row) -> View:
         return _card(row, thumbs.get(row.file, ""))
@@ -92,17 +92,24 @@ def _some(rows: Sequence[Row], most: int) -> _Shown:
     return _Shown(tuple(picked), len(rows))
 
 
-def _thumbs(manifest: Manifest, rows: Sequence[Row], watcher: Watcher) -> dict[str, str]:
+def _thumbs(manifest: Manifest, rows: Sequence[Row], watcher: Watcher, engine: Engine) -> dict[str, str]:
     """Data URIs by file; "" for what cannot be shown."""
     found = {}
-    for done, (file, uri) in enumerate(on_all_cores(thumb_uri, [(row.file, manifest.path(row)) for row in rows], _nothing), 1):
+    for done, (file, uri) in enumerate(engine.each(Thumbing(), [(row.file, manifest.path(row)) for row in rows]), 1):
         found[file] = uri
         watcher.move("contact sheet", done, len(rows))
     return found
 
 
-def _nothing(item: tuple[str, Path]) -> tuple[str, str]:
-    return item[0], ""
+@dataclass(frozen=True)
+class Thumbing(Work[tuple[str, Path], tuple[str, str]]):
+    """Thumbnails of files; none of one whose decoder dies."""
+
+    def open(self) -> Callable[[Sequence[tuple[str, Path]]], list[tuple[str, str]]]:
+        return lambda files: [thumb_uri(file) for file in files]
+
+    def died(self, item: tuple[str, Path]) -> tuple[str, str]:
+        return item[0], ""
 
 
 def thumb_uri(item: tuple[str, Path]) -> tuple[str, str]:

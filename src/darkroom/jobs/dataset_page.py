@@ -22,6 +22,7 @@ from darkroom.data.buckets import Fit
 from darkroom.data.crops import window
 from darkroom.data.manifest import Manifest, Row
 from darkroom.data.picture import read_picture
+from darkroom.data.streamed import Streamed
 from darkroom.errors import DatasetError
 from darkroom.jobs.overview import Overview
 from darkroom.jobs.tokens import CHUNK
@@ -142,15 +143,15 @@ def _buckets(overview: Overview) -> Iterator[View]:
     for facts in sorted(overview.facts["training"]["buckets"], key=lambda bucket: -bucket["pictures"]):
         rows = members[facts["width"], facts["height"]]
         step = max(1, len(rows) // SHOWN)
-        shots = list(_shots(overview.manifest, rows[::step][: min(SHOWN, room)], overview.fits))
+        shots = list(_shots(overview.dataset, rows[::step][: min(SHOWN, room)], overview.fits))
         room -= len(shots)
         yield {**facts, "shots": shots, "more": len(rows) - len(shots)}
 
 
-def _shots(manifest: Manifest, rows: Iterable[Row], fits: Mapping[str, Fit]) -> Iterator[View]:
+def _shots(dataset: Manifest | Streamed, rows: Iterable[Row], fits: Mapping[str, Fit]) -> Iterator[View]:
     for row in rows:
         try:
-            picture = read_picture(manifest.path(row))
+            picture = read_picture(dataset.path(row))
         except DatasetError:
             continue
         left, top, right, bottom = (100 * edge for edge in window(fits[row.file])) if row.file in fits else (0, 0, 100, 100)
@@ -172,5 +173,5 @@ def _copies(overview: Overview) -> Iterator[list[View]]:
     known = {row.file: row for row in overview.manifest.rows}
     for group in overview.facts["copies"]["largest"][:6]:
         rows = [known[member["file"]] for member in group[:6] if known[member["file"]].width]
-        if shots := list(_shots(overview.manifest, rows, {})):
+        if shots := list(_shots(overview.dataset, rows, {})):
             yield shots

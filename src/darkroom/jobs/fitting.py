@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import signal
-import threading
+import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,30 +11,26 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from darkroom.files import copy_whole, write_json
+from darkroom.files import cache_folder, copy_whole, write_json
 from darkroom.jobs.previews import Previews
 from darkroom.jobs.receipt import peak_memory_mib, product_hash
+from darkroom.jobs.stopping import Stopped, polite
 from darkroom.jobs.track import preview_name, tracking
 from darkroom.jobs.watch import Watcher, tell_figures, tell_picture
+from darkroom.places import push_near
 from darkroom.train.recipe import Recipe
-from darkroom.train.run import Run
+from darkroom.train.run import Checkpoint, Run
 
 if TYPE_CHECKING:
     import torch
     from PIL import Image
 
     from darkroom.sdxl.model import SDXL
+    from darkroom.train.crew import Crew
     from darkroom.train.forecast import Peak
     from darkroom.train.loop import Trainer
 
 ENCODERS = ("vae", "text_encoder", "text_encoder_2")
-
-
-class Stopped(KeyboardInterrupt):
-    """Ctrl-C during a training, after its state was saved."""
-
-    def __init__(self, run: Path, step: int) -> None:
-        super().__init__(f"Stopped at step {step}; everything is saved. Go on with: darkroom resume {run}")
 
 
 @dataclass
@@ -54,7 +49,7 @@ class Sitting:
     @cached_property
     def previews(self) -> Previews:
         """What this run draws of itself."""
-        return Previews(self.recipe, self.model, self.trainer.attached, self.run.product, self.trainer.plan.photos[0])
+        return Previews(self.recipe, self.model, self.trainer.attached, self.run.folder / self.recipe.product, self.trainer.plan.photos[0])
 
     def go(self) -> None:
         """Train to the end. Raises RunError, OutputError; `Stopped` on Ctrl-C."""
@@ -72,14 +67,17 @@ class Sitting:
             self._finish(0.0, 0, settled)
             return
         self._peak = Peak(self.model.device)
-        with lodged(self.model, *ENCODERS):
-            trainer.feed.encode_all(start * accumulate, plan.steps * accumulate, lambda done, total: self.watcher.move("encoding", done, total), trainer.crew)
+        with lodged(self.model, *self._visitors):
+            trainer.feed.encode_all(
+                start * accumulate, plan.steps * accumulate, lambda done, total: self.watcher.move("encoding", done, total), self._encoders()
+            )
+        trainer.crew.wait()
         if start == 0:
             self._previews(0)
             if plan.held_out:
                 self._log({"step": 0, "validation": self._held_out()})
         began, step, settled = time.perf_counter(), start, None
-        with checkpointing(self.recipe, self.model, trainer.attached.own), _polite() as asked:
+        with checkpointing(self.recipe, trainer.attached.learning(self.model), trainer.attached.own), polite() as asked:
             for step, figures in fit(trainer, start, plan.steps):
                 self._tell()
                 self._measure(step, figures)
@@ -115,15 +113,43 @@ class Sitting:
 
     def _restore(self) -> int:
         """Put back the newest checkpoint; how many steps it has taken."""
-        saved = self.run.checkpoints()
-        step = saved[-1].step if saved else 0
-        if saved:
-            self.trainer.load_state(*saved[-1].load())
+        crew = self.trainer.crew
+        saved = self.run.checkpoints() if crew.first else []
+        step = int(crew.agree(saved[-1].step if saved else 0))
+        if step:
+            self.trainer.load_state(*self._loaded(Checkpoint(self.run.folder / "steps" / f"{step:06d}")))
             self.watcher.say(f"Going on from step {step}.")
-        if self.trainer.crew.first:
+        if crew.first:
             self.run.forget_after(step if saved else -1)
-        self.trainer.crew.wait()
+        crew.wait()
         return step
+
+    def _loaded(self, saved: Checkpoint) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+        """The first process reads and hands out; of a model that is laid over processes each reads its rows, whoever wrote the checkpoint."""
+        crew = self.trainer.crew
+        if crew.size == 1:
+            return saved.load()
+        if self.trainer.attached.split:
+            from darkroom.train.parted import read_rows
+
+            with crew.as_one():
+                return read_rows(saved.folder, self.trainer), saved.facts
+        with crew.as_one():
+            tensors, facts = saved.load() if crew.first else ({}, {})
+        return crew.handed_out(tensors), json.loads(crew.told(json.dumps(facts))[0])
+
+    def _encoders(self) -> Crew:
+        """Who shares the work of encoding: processes that find in the cache what others put there."""
+        crew = self.trainer.crew
+        if crew.sees(cache_folder()):
+            return crew
+        self.watcher.say("Not all machines share one cache: each encodes all pictures for itself. DARKROOM_CACHE names a folder that all see.")
+        return crew.beside
+
+    @property
+    def _visitors(self) -> Sequence[str]:
+        """Parts that come to the device where they are needed. What is laid over processes is there already, or is shown whole by the method."""
+        return ("vae",) if self.trainer.attached.split and self.recipe.method.trains_text else ENCODERS
 
     def _measure(self, step: int, figures: dict[str, float]) -> None:
         """The held-out loss, where it is due, into the figures; and the figures into the log."""
@@ -133,12 +159,11 @@ class Sitting:
         self._log({"step": step, **figures})
 
     def _held_out(self) -> float:
-        from darkroom.train.optimizers.state import settled
         from darkroom.train.validation import held_out_loss
 
-        crew = self.trainer.crew
-        with settled(self.trainer.optimizer):
-            return crew.agree(held_out_loss(self.trainer) if crew.first else 0.0)
+        with self._shown() as first:
+            loss = held_out_loss(self.trainer) if first else 0.0
+        return self.trainer.crew.agree(loss)
 
     def _log(self, row: dict[str, Any]) -> None:
         if self.trainer.crew.first:
@@ -153,29 +178,62 @@ class Sitting:
         self.told += news
 
     def _write(self, place: Path, step: int) -> None:
+        """The first process does. Of a model that is laid over processes all give it what they have."""
+        with self._shown() as first:
+            if first:
+                self._write_shown(place, step)
+
+    def _write_shown(self, place: Path, step: int) -> None:
         from darkroom.jobs.label import label
-        from darkroom.train.optimizers.state import settled
 
         facts = self.run.facts
-        with settled(self.trainer.optimizer):  # until it is written: the tensors may be the weights themselves
-            self.trainer.attached.write(place, _dtype(self.recipe), lambda tensors: label(self.recipe, self.model, self.trainer, step, tensors, facts))
+        self.trainer.attached.write(place, _dtype(self.recipe), lambda tensors: label(self.recipe, self.model, self.trainer, step, tensors, facts))
+
+    @contextmanager
+    def _shown(self) -> Iterator[bool]:
+        """Within the block the first process, for which it is True, has the weights as they are drawn with and written: they may be those that learn."""
+        from darkroom.train.optimizers.state import settled
+
+        crew, attached = self.trainer.crew, self.trainer.attached
+        if not (crew.first or attached.split):
+            yield False
+            return
+        with settled(self.trainer.optimizer), attached.whole():
+            yield crew.first
 
     def _save(self, step: int) -> None:
-        if self.trainer.crew.first:
+        crew = self.trainer.crew
+        if self.trainer.attached.split:
+            self._save_parts(step)
+        elif crew.first:
             tensors, facts = self.trainer.state()
             self.run.save(step, tensors, facts, lambda place: self._write(place, step))
+        if crew.first:
             self.run.prune(self.recipe.train.keep)
-        self.trainer.crew.wait()
+            push_near(self.run.folder, self.watcher)
+        crew.wait()
+
+    def _save_parts(self, step: int) -> None:
+        """Each process writes its part, and the first one, once all have, what makes it a checkpoint."""
+        from darkroom.train.parted import STATE, parts_of, write_parts
+
+        crew = self.trainer.crew
+        tensors, facts = self.trainer.state()
+        with crew.as_one():
+            if crew.first:
+                self.run.begin(step)
+        folder = self.run.unfinished(step) / STATE
+        write_parts(folder, tensors)
+        with self._shown() as first:
+            if first:
+                self.run.end(step, {**facts, "parts": parts_of(folder)}, lambda place: self._write_shown(place, step))
 
     def _previews(self, step: int) -> None:
         from darkroom.sampling.request import save_png
-        from darkroom.train.optimizers.state import settled
         from darkroom.train.swap import lodged
 
-        if not self.trainer.crew.first:
-            return
-        with settled(self.trainer.optimizer), lodged(self.model, *ENCODERS):
-            for index, (picture, request) in enumerate(self.previews.draw()):
+        with self._shown() as first, lodged(self.model, *(self._visitors if first else ())):
+            for index, (picture, request) in enumerate(self.previews.draw() if first else ()):
                 place = self.run.folder / "previews" / f"{step:06d}_{index}.png"
                 save_png(picture, request, place)
                 self.tracker.picture(step, preview_name(place), place)
@@ -186,15 +244,16 @@ class Sitting:
 
     def _finish(self, seconds: float, taken: int, settled: int | None = None) -> None:
         run, steps = self.run, settled or self.trainer.plan.steps
+        product = run.folder / self.recipe.product
+        if not settled:
+            self._write(product, steps)
+        elif self.trainer.crew.first:
+            self.watcher.say(f"Settled at step {settled}: the held-out loss has not improved since. Nothing more is trained.")
+            copy_whole(run.folder / "steps" / f"{settled:06d}" / product.name, product)
         if self.trainer.crew.first:
-            if settled:
-                self.watcher.say(f"Settled at step {settled}: the held-out loss has not improved since. Nothing more is trained.")
-                copy_whole(run.folder / "steps" / f"{settled:06d}" / run.product.name, run.product)
-            else:
-                self._write(run.product, steps)
-            run.share(run.product)
+            run.share(product)
             results = {
-                "adapter_sha256": product_hash(run.product),
+                "adapter_sha256": product_hash(product),
                 "steps": steps,
                 "seconds_of_last_sitting": round(seconds, 2),
                 "seconds_per_step": round(seconds / max(1, taken), 4),
@@ -204,6 +263,7 @@ class Sitting:
                 **({"told": self.told} if self.told else {}),
             }
             write_json(run.folder / "facts.json", run.facts | {"result": results})
+            push_near(run.folder, self.watcher)
         self.trainer.crew.wait()
 
     def _memory(self) -> dict[str, Any]:
@@ -225,23 +285,3 @@ def _dtype(recipe: Recipe) -> torch.dtype:
     import torch
 
     return {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[recipe.train.save_dtype]
-
-
-@contextmanager
-def _polite() -> Iterator[threading.Event]:
-    """Within the block the first Ctrl-C only asks: the step is finished and saved. A second one interrupts at once."""
-    asked = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield asked
-        return
-
-    def ask(number: int, frame: object) -> None:
-        if asked.is_set():
-            raise KeyboardInterrupt
-        asked.set()
-
-    before = signal.signal(signal.SIGINT, ask)
-    try:
-        yield asked
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -5,19 +5,22 @@ from __future__ import annotations
 import hashlib
 import itertools
 import os
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from darkroom.device import Precision
-from darkroom.errors import AdapterError, DarkroomError, did_you_mean
-from darkroom.files import writable_folder
-from darkroom.jobs.base import Easel, open_base
+from darkroom.errors import AdapterError, DarkroomError, RecipeError, did_you_mean
+from darkroom.files import writable_folder, write_bytes
+from darkroom.jobs.base import Easel
+from darkroom.jobs.engine import Engine, Local
+from darkroom.jobs.painting import Group, Painter, Painting, Sizing
 from darkroom.jobs.watch import Silent, Watcher
 from darkroom.methods.chosen import ADAPTER
 from darkroom.methods.full import MODEL
 from darkroom.prompt import negative_preset, read
-from darkroom.sampling.request import Branch, Request, Worn, read_request, save_png
+from darkroom.sampling.request import Branch, Request, Worn, read_request
 
 if TYPE_CHECKING:
     from darkroom.sampling.memo import Memo
@@ -68,6 +71,7 @@ def resolve(request: Request, folder: Path | None = None) -> Request:
     Tags of the prompt are worn by both branches (as everywhere), tags of the negative prompt by the unconditional branch alone. A name is a
     file's stem below `folder` (None: $DARKROOM_ADAPTERS, else ./adapters). Raises AdapterError for a name that is not there.
     """
+    request = request.near()
     found, changes = list(request.adapters), {}
     sides: tuple[tuple[str, Branch], ...] = (("prompt", "both"), ("negative", "unconditional"))
     for side, branch in sides:
@@ -98,26 +102,29 @@ def requests_for(prompts: Sequence[str], template: Request, count: int) -> list[
 
 
 def generate(requests: Sequence[Request], out: Path, device: str = "auto", precision: Precision = "auto", watcher: Watcher | None = None,
-             memory: Memory = "full", adapters: Path | None = None, previews: Previews | None = None, fill: bool = False) -> list[Path]:  # fmt: skip
+             memory: Memory = "full", adapters: Path | None = None, previews: Previews | None = None, fill: bool = False,
+             engine: Engine | None = None) -> list[Path]:  # fmt: skip
     """Draw each request to OUT/NNNN-seedS.png. `fill`: choose how many are drawn at once. Raises a DarkroomError."""
     requests = [resolve(request, adapters) for request in requests]
     if fill:
-        requests = filled(requests, device, precision, memory)
+        requests = filled(requests, device, precision, memory, engine)
     writable_folder(out)
     first = _next_number(out)
     paths = [out / f"{first + index:04d}-seed{request.seed}.png" for index, request in enumerate(requests)]
-    draw_files(zip(requests, paths, strict=True), device, precision, watcher, len(requests), memory=memory, previews=previews)
+    draw_files(zip(requests, paths, strict=True), device, precision, watcher, len(requests), memory=memory, previews=previews, engine=engine)
     return paths
 
 
-def filled(requests: Sequence[Request], device: str, precision: Precision, memory: Memory) -> list[Request]:
+def filled(requests: Sequence[Request], device: str, precision: Precision, memory: Memory, engine: Engine | None = None) -> list[Request]:
     """The requests with a batch: as many pictures as there are of a kind, up to 16384 latents at once (one picture of 1024 pixels) and up to 8 (caches)."""
+    bases = list(dict.fromkeys(request.base for request in requests))
+    sizes = dict(zip(bases, (engine or Local()).each(Sizing(device, precision, memory), bases), strict=True))
     found: list[Request] = []
     for _, group in itertools.groupby(requests, _all_but_seed):
         alike = list(group)
-        model = open_base(alike[0].base, device, precision, memory=memory)
-        width, height = alike[0].width or model.resolution, alike[0].height or model.resolution
-        room = max(1, 16384 * model.pixel_factor**2 // (width * height)) if not alike[0].image else 1
+        resolution, factor = sizes[alike[0].base]
+        width, height = alike[0].width or resolution, alike[0].height or resolution
+        room = max(1, 16384 * factor**2 // (width * height)) if not alike[0].image else 1
         rounds = -(-len(alike) // min(8, room))
         found += [request.model_copy(update={"batch": -(-len(alike) // rounds)}) for request in alike]
     return found
@@ -125,32 +132,40 @@ def filled(requests: Sequence[Request], device: str, precision: Precision, memor
 
 def draw_files(work: Iterable[tuple[Request, Path]], device: str = "auto", precision: Precision = "auto", watcher: Watcher | None = None, total: int = 0,
                what: str = "drawing", memory: Memory = "full", memo: Memo | None = None, previews: Previews | None = None,
-               resume: bool = False) -> None:  # fmt: skip
+               resume: bool = False, engine: Engine | None = None) -> None:  # fmt: skip
     """Draw requests to files, opening models and adapters anew only where the next request wants others.
 
-    `resume`: a file that is there, whole, and drawn from exactly this request, base and adapters is left as it is.
+    `resume`: a file that is there, whole, and drawn from exactly this request, base and adapters is left as it is. The engine's workers hold the models; this
+    process writes the files, in the order of `work`. `memo` and `previews` are of one process. Raises a DarkroomError.
     """
-    from darkroom.sampling.draw import draw_batch
+    engine, watcher, done = engine or Local(), watcher or Silent(), 0
+    if (memo or previews) and (engine.name != "local" or engine.workers > 1):
+        said = "--previews are written" if previews else "steps that pictures share are kept"
+        raise RecipeError(f"{said} by one process that draws everything: leave --engine and --workers out, or draw without.")
+    waiting = deque[list[Path]]()
 
-    done = 0
+    def groups() -> Iterator[Group]:
+        for pairs in _batches(work):
+            paths = [path for _, path in pairs]
+            waiting.append(paths)
+            yield Group(tuple(request for request, _ in pairs), tuple(_drawn_from(path) if resume else None for path in paths), paths[0])
+
     with Easel(device, precision, memory) as easel:
-        for group in _batches(work):
-            kit, first = easel.kit(group[0][0])
-            kit.memo = memo
-            kit.peek = previews.watch(kit.model, group[0][1]) if previews else None
-            wholes = [(first.model_copy(update={"seed": request.seed}), path) for request, path in group]
-            wanted = [(whole, path) for whole, path in wholes if not (resume and _is_drawn(path, whole))]
-            for picture, (whole, path) in zip(draw_batch(kit, [whole for whole, _ in wanted]) if wanted else (), wanted, strict=True):
-                save_png(picture, whole, path)
-            done += len(group)
-            (watcher or Silent()).move(what, done, total)
+        painting = Painting(device, precision, memory, Painter(easel, memo, previews))
+        for drawn in engine.each(painting, groups()):
+            paths = waiting.popleft()
+            for path, png in zip(paths, drawn, strict=True):
+                if png is not None:
+                    write_bytes(path, png)
+            done += len(paths)
+            watcher.move(what, done, total)
 
 
-def _is_drawn(path: Path, whole: Request) -> bool:
+def _drawn_from(path: Path) -> Request | None:
     try:
-        return path.is_file() and read_request(path) == whole
+        return read_request(path).near() if path.is_file() else None
     except DarkroomError:  # half written or re-saved by another program: drawn anew
-        return False
+        return None
 
 
 def _all_but_seed(request: Request) -> str:
@@ -167,7 +182,7 @@ def _batches(work: Iterable[tuple[Request, Path]]) -> Iterator[list[tuple[Reques
 
 def again(file: Path, out: Path | None = None, device: str = "auto", watcher: Watcher | None = None, memory: Memory = "full") -> tuple[Path, bool]:
     """Draw the PNG's request once more. Returns the new file and whether its bytes are the same."""
-    request = read_request(file)
+    request = read_request(file).near()
     target = (out / file.name) if out else file.with_name(f"{file.stem}-again.png")
     if target.resolve() == file.resolve():
         target = file.with_name(f"{file.stem}-again.png")

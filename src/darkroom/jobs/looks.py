@@ -1,4 +1,4 @@
-"""Looks at many pictures: on all cores, a few at a time, and remembered by what the files hold, so that a picture is read once and never again.
+"""Looks at many pictures: by all workers, a few at a time, and remembered by what the files hold, so that a picture is read once and never again.
 
 What was seen lies in the cache folder under the sha256 of the file. It is written every few seconds: a screening that was stopped goes on where it was.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from darkroom.data.look import CODE, Look, Seen, look_at
 from darkroom.files import cache_folder
-from darkroom.jobs.cores import on_all_cores
+from darkroom.jobs.engine import Engine, Work
 from darkroom.jobs.measure import MEASURES, measure
 
 FILE = f"looks-{CODE}.sqlite"
@@ -121,9 +121,21 @@ class Memory:
             self.written = time.monotonic()
 
 
-def reports(tasks: Sequence[Task]) -> Iterator[Report]:
-    """Do the tasks on all cores, in any order. No picture can stop it: one that kills its process is reported as unreadable."""
-    yield from on_all_cores(do, tasks, _died)
+def reports(tasks: Iterable[Task], engine: Engine) -> Iterator[Report]:
+    """Do the tasks, in their order. No picture can stop it: one that kills its worker is reported as unreadable."""
+    yield from engine.each(Looking(), tasks)
+
+
+@dataclass(frozen=True)
+class Looking(Work[Task, Report]):
+    """Looks at files, wherever it is done."""
+
+    def open(self) -> Callable[[Sequence[Task]], list[Report]]:
+        return lambda tasks: [do(task) for task in tasks]
+
+    def died(self, item: Task) -> Report:
+        told = "the decoder died of it. Take it out of the folder, or replace it with a whole copy."
+        return Report(item, Seen(Look(fault="unreadable", told=told)), {})
 
 
 def do(task: Task) -> Report:
@@ -131,8 +143,3 @@ def do(task: Task) -> Report:
     seen = look_at(task.path) if task.look else None
     readable = seen is None or not seen.look.fault
     return Report(task, seen, {name: measure(name, task.path) for name in task.measures} if readable else {})
-
-
-def _died(task: Task) -> Report:
-    told = "the decoder died of it. Take it out of the folder, or replace it with a whole copy."
-    return Report(task, Seen(Look(fault="unreadable", told=told)), {})

@@ -14,12 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from darkroom import pocket
-from darkroom.data.adopt import adopt
+from darkroom.data.adopt import Changes, adopt
+from darkroom.data.archives import holds_shards
 from darkroom.data.batch import Order
 from darkroom.data.buckets import Fit, fit, fit_down, ladder
 from darkroom.data.crops import Crop, placed
+from darkroom.data.dataset import rows_of
 from darkroom.data.manifest import ORIGINAL, Manifest, Row
 from darkroom.data.split import clusters
+from darkroom.data.streamed import NAMED as FAULTS
+from darkroom.data.streamed import Streamed, read_streamed
 from darkroom.errors import ModelError, RecipeError
 from darkroom.jobs.tokens import CHUNK, count_tokens
 from darkroom.jobs.watch import Silent, Watcher
@@ -46,19 +50,30 @@ class View:
 class Overview:
     """The dataset, how each kept picture with a size is cut (by file), and all figures about it."""
 
-    manifest: Manifest
+    dataset: Manifest | Streamed
     fits: Mapping[str, Fit]
     facts: Facts
 
+    @property
+    def manifest(self) -> Manifest:
+        """Its rows."""
+        return rows_of(self.dataset)
 
-def overview(folder: Path, view: View, watcher: Watcher | None = None) -> Overview:
-    """Everything about the dataset as it is now. Nothing is written. Raises DatasetError, ModelError or RecipeError."""
+
+def overview(folder: str | Path, view: View, watcher: Watcher | None = None) -> Overview:
+    """Everything about a dataset, or the shards in a folder or at an address, as it is now; nothing is written. Raises Dataset-, Model-, RecipeError."""
     watcher = watcher or Silent()
+    _grid(view)
+    return overview_of(*_read(folder, watcher), view, str(folder))
+
+
+def overview_of(dataset: Manifest | Streamed, changes: Changes, view: View, name: str) -> Overview:
+    """The same of what was read already. Raises ModelError or RecipeError."""
     resolution, step = _grid(view)
-    manifest, changes = adopt(folder, lambda done, total: watcher.move("reading", done, total))
+    manifest = rows_of(dataset)
     fits, smaller = cut(manifest.kept, resolution, step, view)
     facts = {
-        "dataset": str(folder),
+        "dataset": name,
         "hash": manifest.hash,
         "changes": {name: len(files) for name, files in vars(changes).items()},
         "counts": _counts(manifest.rows),
@@ -70,8 +85,21 @@ def overview(folder: Path, view: View, watcher: Watcher | None = None) -> Overvi
         "copies": _copies(manifest.rows),
         "training": _training(manifest.kept, fits, view) | {"smaller_bucket": smaller, "resolution": resolution, "bucket_step": step, "crop": view.crop},
         "notes": dict(manifest.notes),
+        **({"shards": _shards(dataset)} if isinstance(dataset, Streamed) else {}),
     }
-    return Overview(manifest, fits, facts)
+    return Overview(dataset, fits, facts)
+
+
+def _read(source: str | Path, watcher: Watcher) -> tuple[Manifest | Streamed, Changes]:
+    if holds_shards(source):
+        return read_streamed(source, lambda done, total: watcher.move("looking into shards", done, total)), Changes()
+    return adopt(Path(source), lambda done, total: watcher.move("reading", done, total))
+
+
+def _shards(found: Streamed) -> Facts:
+    """What only shards have: how many they are, what in them is no picture, and which pictures a training would refuse."""
+    archives = {member.archive.address for member in found.pictures.values()}
+    return {"shards": len(archives), "without_picture": found.without, "broken": len(found.faults), "faults": list(found.faults.values())[:FAULTS]}
 
 
 def _grid(view: View) -> tuple[int, int]:
@@ -100,6 +128,11 @@ def _base_numbers(base: str) -> tuple[int, int]:
         return int(unet["sample_size"]) * factor, factor * 2 ** (len(unet["block_out_channels"]) - 1)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{base}: is no SDXL folder ({error}). Give pocket, or a diffusers folder; without --base SDXL 1.0 is meant.") from None
+
+
+def fits_of(rows: Iterable[Row], view: View) -> dict[str, Fit]:
+    """How each row with a size is cut, by its file. Raises ModelError or RecipeError."""
+    return cut(rows, *_grid(view), view)[0]
 
 
 def cut(rows: Iterable[Row], resolution: int, step: int, view: View) -> tuple[dict[str, Fit], int]:

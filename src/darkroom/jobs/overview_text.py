@@ -44,7 +44,9 @@ def _parts(facts: Facts) -> Iterator[Any]:
         yield _buckets(training)
         yield from _crops(training)
     if counts["not_screened"]:
-        yield f"note: {counts['not_screened']} pictures were not screened: `darkroom screen {facts['dataset']}` looks for copies, blur and broken files."
+        screen = "unpacked" if "shards" in facts else facts["dataset"]
+        first = f"`darkroom dataset unpack {facts['dataset']} --to {screen}`, then " if "shards" in facts else ""
+        yield f"note: {counts['not_screened']} pictures were not screened: {first}`darkroom screen {screen}` looks for copies, blur and broken files."
 
 
 def _told(facts: Facts) -> Iterator[str]:
@@ -54,6 +56,11 @@ def _told(facts: Facts) -> Iterator[str]:
     also = {"overruled by hand": counts["overruled"], "unreadable": counts["unreadable"], "with a mask": counts["masks"], "with a focus": counts["focus"]}
     if any(also.values()):
         yield ", ".join(f"{number} {name}" for name, number in also.items() if number)
+    if shards := facts.get("shards"):
+        without = f"; {shards['without_picture']} samples have no picture and are left out" if shards["without_picture"] else ""
+        yield f"streamed from {shards['shards']} shards{without}"
+    if shards and shards["broken"]:
+        yield f"{shards['broken']} pictures are broken, and a training refuses them: {shards['faults'][0]}"
     if copies["clusters"]:
         yield f"{copies['clusters']} groups of copies with {copies['pictures']} pictures; in {copies['kept_more_than_once']} of them more than one is kept"
     if copies["leaking"]:

@@ -59,9 +59,10 @@ class Previews:
         if self.model.tokenizer is None:
             return asked.model_copy(update={"base": preview.base, "refiner": Refine(model=recipe.base)})
         if isinstance(method, ControlNet):
+            from darkroom.data.member import as_file
             from darkroom.train.condition import pair
 
-            image = pair(method, self.photo) if method.pairs else self.photo.path
+            image = pair(method, self.photo) if method.pairs else as_file(self.photo.path)
             return asked.model_copy(update={"controls": (Control(model=str(self.product), image=str(image), prepare=method.condition),)})
         return asked
 

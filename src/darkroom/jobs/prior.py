@@ -10,7 +10,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from darkroom.data.dataset import Photo, list_pictures, read_folder
+from darkroom.data.archives import holds_shards
+from darkroom.data.dataset import Photo, list_pictures, near_folder, read_folder
 from darkroom.errors import DatasetError
 from darkroom.files import cache_folder, sha256_bytes, write_json
 from darkroom.jobs.base import open_base
@@ -29,7 +30,7 @@ def class_pictures(recipe: Recipe, watcher: Watcher | None = None, draw: bool = 
     if not prior.prompt:
         return []
     if prior.pictures:
-        return _own(Path(prior.pictures), prior.prompt, prior.count)
+        return _own(prior.pictures, prior.prompt, prior.count)
     requests = [_request(recipe, number) for number in range(prior.count)]
     folder = _place(recipe, requests[0])
     files = [folder / f"{number:05d}.png" for number in range(prior.count)]
@@ -50,11 +51,12 @@ def read_some(folder: Path, files: Sequence[Path], prompt: str) -> list[Photo]:
     return [photo for photo in read_folder(folder, prompt) if photo.path.name in wanted] if wanted else []
 
 
-def _own(folder: Path, prompt: str, count: int) -> list[Photo]:
-    found = list_pictures(folder)
-    if len(found) < count:
-        raise DatasetError(f"{folder}: holds {len(found)} pictures, and data.prior.count asks for {count}. Add pictures, or ask for fewer.")
-    return read_some(folder, found[:count], prompt)
+def _own(source: str, prompt: str, count: int) -> list[Photo]:
+    shards = read_folder(source, prompt) if holds_shards(source) else []
+    found = list_pictures(near_folder(source)) if not shards else []
+    if (there := len(shards or found)) < count:
+        raise DatasetError(f"{source}: holds {there} pictures, and data.prior.count asks for {count}. Add pictures, or ask for fewer.")
+    return shards[:count] or read_some(near_folder(source), found[:count], prompt)
 
 
 def _request(recipe: Recipe, number: int) -> Request:

@@ -14,8 +14,9 @@ from typing import Any, Literal
 
 from darkroom.errors import DarkroomError, OutputError, RunError
 from darkroom.files import finite
+from darkroom.jobs.inventory import EXPORT
 from darkroom.train.recipe import Recipe
-from darkroom.train.run import Run
+from darkroom.train.run import Checkpoint, Run
 
 State = Literal["finished", "stopped", "interrupted", "not begun", "damaged"]
 LAST = 20
@@ -74,7 +75,9 @@ def _places(folder: Path) -> Iterator[Path]:
 
 
 def _is_run(folders: set[str], files: set[str]) -> bool:
-    """A run, or what is left of one. recipe.toml alone is a training that was killed as it began; beside other files it is a person's own."""
+    """A run, or what is left of one, but no export. recipe.toml alone is a training that was killed as it began; beside other files it is a person's own."""
+    if files >= EXPORT and "log.jsonl" not in files:
+        return False
     marks = {"recipe.toml", "facts.json"} & files
     return len(marks) == 2 or bool(marks and ({"steps", "previews"} & folders or "log.jsonl" in files)) or (files == {"recipe.toml"} and not folders)
 
@@ -164,7 +167,7 @@ def _state(run: Run, known: dict[str, Any], changed: float) -> tuple[State, str]
         return "finished", "finished" if steps == total else f"finished: settled at step {steps} of {total}"
     saved = run.checkpoints()
     if saved:
-        _check_checkpoint(saved[-1].folder)
+        _check_checkpoint(saved[-1])
     at = saved[-1].step if saved else 0
     aside = " (or it is still under way)" if time.time() - changed < FRESH else ""
     if not done:
@@ -174,12 +177,13 @@ def _state(run: Run, known: dict[str, Any], changed: float) -> tuple[State, str]
     return "interrupted", f"interrupted at step {done} of {total}: can go on from {f'step {at}' if at else 'the start'}{aside}"
 
 
-def _check_checkpoint(folder: Path) -> None:
+def _check_checkpoint(saved: Checkpoint) -> None:
     try:
-        json.loads((folder / "state.json").read_text(encoding="utf-8"))
-        _check_tensors(folder / "state.safetensors")
-    except (OSError, ValueError, RunError) as error:
-        raise RunError(f"steps/{folder.name} is damaged ({error}). Delete it to go on from the one before.") from None
+        parts = saved.facts.get("parts")
+        for file in [saved.folder / "state" / name for name in parts] if parts else [saved.folder / "state.safetensors"]:
+            _check_tensors(file)
+    except RunError as error:
+        raise RunError(f"steps/{saved.folder.name} is damaged ({error}). Delete it to go on from the one before.") from None
 
 
 def new_place(out: Path | None, name: str) -> Path:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import fnmatch
+import hashlib
 import json
+import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +21,12 @@ from darkroom.data.duplicates import find_duplicates, gathered
 from darkroom.data.likeness import CODE as LIKENESS
 from darkroom.data.look import Look, look_at
 from darkroom.data.manifest import Manifest, Row, Verdict, is_dataset
+from darkroom.data.near import ROWS
 from darkroom.data.prints import PRINTS, THUMB_BYTES
 from darkroom.data.screening import DUPLICATE, Judgement, Screening
 from darkroom.errors import DatasetError, RecipeError, did_you_mean
-from darkroom.files import sha256_bytes
+from darkroom.jobs.duplicates import PART, spread_duplicates
+from darkroom.jobs.engine import Engine, Local
 from darkroom.jobs.looks import Memory, Task, reports
 from darkroom.jobs.watch import Silent, Watcher
 
@@ -67,7 +72,7 @@ def plan(
     return start.but([*sides, *settings, *([f"unwanted.files={files}"] if like else [])], also, without)
 
 
-def screen(folder: Path, screening: Screening, overrule: Overrule = Overrule(), watcher: Watcher = Silent()) -> Screened:
+def screen(folder: Path, screening: Screening, overrule: Overrule = Overrule(), watcher: Watcher = Silent(), engine: Engine | None = None) -> Screened:
     """Judge every picture of the folder and write the manifest beside them.
 
     Raises DatasetError where there is no picture or a pattern of `overrule` names none, RecipeError for an unreadable --like, OutputError.
@@ -75,10 +80,12 @@ def screen(folder: Path, screening: Screening, overrule: Overrule = Overrule(), 
     manifest, changes = adopt(folder, lambda done, total: watcher.move("reading", done, total))
     rows = overruled(manifest.rows, overrule)
     eyes = _Eyes(len(rows))
-    read = _look(manifest, rows, screening, eyes, watcher)
+    engine = engine or Local()
+    engine.reaches(folder)
+    read = _look(manifest, rows, screening, eyes, engine, watcher)
     _find_unwanted(screening, eyes)
     judgements = tuple(screening.judge(look) for look in eyes.looks)
-    best = _find_duplicates(rows, judgements, screening, eyes, watcher)
+    best = _find_duplicates(manifest, rows, judgements, screening, eyes, engine, watcher)
     judged = [_judged(row, judgement, rows, best.get(number)) for number, (row, judgement) in enumerate(zip(rows, judgements, strict=True))]
     facts = summary(judged, judgements)
     saved = manifest.but(judged, **{NOTE: {"checks": screening.tree(), **facts}}).save()
@@ -120,8 +127,8 @@ class _Eyes:
 
     def __post_init__(self) -> None:
         self.looks = [Look()] * self.count
-        self.prints = np.zeros((self.count, PRINTS), np.uint64)
-        self.thumbs = np.zeros((self.count, THUMB_BYTES), np.uint8)
+        self.prints = _room((self.count, PRINTS), np.uint64)
+        self.thumbs = _room((self.count, THUMB_BYTES), np.uint8)
         self.known = np.zeros(self.count, bool)
 
     def comparable(self, number: int) -> bool:
@@ -134,7 +141,15 @@ class _Eyes:
             self.prints[number], self.thumbs[number], self.known[number] = prints, np.frombuffer(thumb, np.uint8), True
 
 
-def _look(manifest: Manifest, rows: Sequence[Row], screening: Screening, eyes: _Eyes, watcher: Watcher) -> int:
+def _room(shape: tuple[int, int], kind: type[np.generic]) -> npt.NDArray[Any]:
+    """Zeros, in memory where they are few, else in a file without a name, which the system keeps in memory as long as it can."""
+    if shape[0] <= PART:
+        return np.zeros(shape, kind)
+    with tempfile.TemporaryFile() as file:
+        return np.memmap(file, kind, "w+", shape=shape)
+
+
+def _look(manifest: Manifest, rows: Sequence[Row], screening: Screening, eyes: _Eyes, engine: Engine, watcher: Watcher) -> int:
     """Fill the eyes: from memory what was seen before, from the files the rest. Returns how many were read."""
     measures = tuple(name for name in screening.measures if name != "unwanted")
     tasks: dict[str, tuple[Task, list[int]]] = {}
@@ -152,7 +167,7 @@ def _look(manifest: Manifest, rows: Sequence[Row], screening: Screening, eyes: _
                 eyes.see(number, seen.look, seen.prints, seen.thumb, known)
                 done += 1
         watcher.move("screening", done, len(rows))
-        for report in reports([task for task, _ in tasks.values()]):
+        for report in reports([task for task, _ in tasks.values()], engine):
             memory.keep(report)
             seen, known = report.seen or memory.find(report.task.sha256), memory.measured(report.task.sha256) if measures else {}
             assert seen is not None
@@ -181,39 +196,52 @@ def _find_unwanted(screening: Screening, eyes: _Eyes) -> None:
             eyes.looks[number] = Look.from_dict(look.as_dict() | {"measured": {**look.measured, "unwanted": float(which)}})
 
 
-def _find_duplicates(rows: Sequence[Row], judgements: Sequence[Judgement], screening: Screening, eyes: _Eyes, watcher: Watcher) -> dict[int, int]:
+def _find_duplicates(
+    manifest: Manifest, rows: Sequence[Row], judgements: Sequence[Judgement], screening: Screening, eyes: _Eyes, engine: Engine, watcher: Watcher
+) -> dict[int, int]:
     """For each picture that is another one's duplicate, and for that other one, the number of the best."""
     if screening.duplicates is None:
         return {}
-    order = sorted(range(len(rows)), key=lambda number: _worth(rows[number], judgements[number], eyes.looks[number]))
+    order = sorted(range(len(rows)), key=lambda number: worth(rows[number], bool(judgements[number].reasons), eyes.looks[number]))
     exact: dict[str, int] = {}
     owner = {number: exact.setdefault(rows[number].sha256, number) for number in order}
     firsts = sorted((number for number in order if owner[number] == number and eyes.comparable(number)), key=lambda number: rows[number].sha256)
     place = {number: index for index, number in enumerate(order)}
-    worth = np.argsort(np.argsort([place[number] for number in firsts]))
+    ranks = np.argsort(np.argsort([place[number] for number in firsts]))
+    numbers = np.array(firsts, np.int64)
     with Memory() as memory:
-        groups = gathered(
-            worth, lambda numbers, same: _pairs(memory, eyes, np.array(firsts, np.int64)[numbers], numbers, same, watcher), screening.duplicates.same
-        )
+
+        def equal(places: Ints, same: float) -> Ints:
+            """Pairs among these places. They are found once: another limit of another check asks for the same."""
+
+            def find() -> Ints:
+                move = partial(watcher.move, "comparing")
+                return spread_duplicates(eyes.prints, eyes.thumbs, numbers[places], same, manifest.folder, engine, move)
+
+            return places[memory.pairs(_key(eyes, numbers[places], same), find)].reshape(-1, 2)
+
+        groups = gathered(ranks, equal, screening.duplicates.same)
     best = {firsts[one]: firsts[other] for one, other in groups.items()}
     found = {number: best.get(first, first) for number, first in owner.items()}
     counts = Counter(found.values())
     return {number: first for number, first in found.items() if counts[first] > 1}
 
 
-def _pairs(memory: Memory, eyes: _Eyes, rows: Ints, names: Ints, same: float, watcher: Watcher) -> Ints:
-    """Pairs of equal pictures among these rows, by their names. They are found once: another limit of another check asks for the same."""
-    hashes, thumbs = eyes.prints[rows], eyes.thumbs[rows]
-    key = sha256_bytes(hashes.tobytes() + thumbs.tobytes() + f"{same} {LIKENESS}".encode())
-    found = memory.pairs(key, lambda: find_duplicates(hashes, thumbs, same, progress=lambda done, total: watcher.move("comparing", done, total)))
-    return names[found] if len(found) else found
+def _key(eyes: _Eyes, rows: Ints, same: float) -> str:
+    """Of all that the pairs among these rows depend on."""
+    digest = hashlib.sha256()
+    for seen in (eyes.prints, eyes.thumbs):
+        for start in range(0, len(rows), ROWS):
+            digest.update(seen[rows[start : start + ROWS]].tobytes())
+    digest.update(f"{same} {LIKENESS}".encode())
+    return digest.hexdigest()
 
 
-def _worth(row: Row, judgement: Judgement, look: Look) -> tuple[Any, ...]:
-    """The best first: by a person's word, then without a fault, most pixels, most bytes a pixel, sharpest, and by name."""
+def worth(row: Row, faulty: bool, look: Look) -> tuple[Any, ...]:
+    """What duplicates are ordered by, the best first: a person's word, then without a fault, most pixels, most bytes a pixel, sharpest, and by name."""
     word = {"keep": 0, "": 1, "reject": 2}[row.overruled]
     pixels = look.width * look.height
-    return word, bool(judgement.reasons), -pixels, -look.bytes / max(pixels, 1), -look.sharpness, row.file
+    return word, faulty, -pixels, -look.bytes / max(pixels, 1), -look.sharpness, row.file
 
 
 def _judged(row: Row, judgement: Judgement, rows: Sequence[Row], best: int | None) -> Row:
@@ -221,15 +249,16 @@ def _judged(row: Row, judgement: Judgement, rows: Sequence[Row], best: int | Non
     reasons = [f"{kind}: {reason}" for kind, reason in judgement.reasons]
     cluster = rows[best].file if best is not None else ""
     if best is not None and cluster != row.file:
-        reasons.append(f"{DUPLICATE}: {_same(row, rows[best])}")
+        reasons.append(duplicate_of(row, rows[best]))
     return row.but(verdict="reject" if reasons else "keep", reasons=tuple(reasons), cluster=cluster, figures=judgement.figures)
 
 
-def _same(row: Row, best: Row) -> str:
+def duplicate_of(row: Row, best: Row) -> str:
+    """The reason why a duplicate is rejected."""
     if row.sha256 == best.sha256:
-        return f"the same bytes as {best.file}. One of them is enough."
+        return f"{DUPLICATE}: the same bytes as {best.file}. One of them is enough."
     sizes = f"{row.width} x {row.height} here, {best.width} x {best.height} there"
-    return f"the same picture as {best.file} ({sizes}), which is the best of them. If they are two, --keep {row.file}"
+    return f"{DUPLICATE}: the same picture as {best.file} ({sizes}), which is the best of them. If they are two, --keep {row.file}"
 
 
 def kinds(row: Row) -> tuple[str, ...]:

@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from darkroom.data.adopt import adopt
+from darkroom.data.archives import Archives, find_archives
 from darkroom.data.manifest import Manifest, Row, is_dataset
-from darkroom.data.shards import read_index, write_shards
-from darkroom.data.unpack import find_shards, samples, unpacked
+from darkroom.data.member import Archive
+from darkroom.data.samples import BrokenShard
+from darkroom.data.shards import write_shards
+from darkroom.data.unpack import samples, unpacked
 from darkroom.errors import DatasetError, OutputError
 from darkroom.files import sha256_file
 from darkroom.jobs.watch import Silent, Watcher
@@ -27,38 +30,38 @@ def shards(folder: Path, to: Path, per_shard: int, watcher: Watcher | None = Non
     return {"folder": str(to), **index}
 
 
-def unpack(source: Path, folder: Path, watcher: Watcher | None = None) -> dict[str, Any]:
+def unpack(source: Path, folder: Path, watcher: Watcher | None = None, whole: bool = False) -> dict[str, Any]:
     """Read the shards of `source` (a folder, or one tar file) into the dataset `folder`; a stopped call goes on after the last shard that it noted.
 
-    Raises DatasetError where a shard is missing, damaged or leads outside the folder; OutputError where the folder holds something else.
+    With `whole` shards that are missing, damaged or cut off are told of, and what is whole in them is taken. Raises DatasetError for them without it, and where
+    one leads outside the folder; OutputError where the folder holds something else.
     """
     watcher = watcher or Silent()
-    found = find_shards(source)
-    index = (read_index(source) if source.is_dir() else None) or {}
-    expected = {entry["name"]: entry["sha256"] for entry in index.get("shards", [])}
-    if missing := sorted(set(expected) - {shard.name for shard in found}):
-        raise DatasetError(f"{source / missing[0]}: is missing, and shards.json names it ({len(missing)} in all). Copy the shards again.")
-    manifest = _begun(folder, source, index.get("notes", {}))
+    archives = find_archives(source)
+    if not whole:
+        archives.check_all_there()
+    manifest = _begun(folder, source, archives.notes)
     seen: Counter[str] = Counter(manifest.notes["unpack"]["counts"])
     rows, finished = {row.file: row for row in manifest.rows}, dict(manifest.notes["unpack"]["shards"])
     saved = time.monotonic()
     try:
-        for number, shard in enumerate(found, 1):
-            digest = sha256_file(shard)
-            if expected.get(shard.name, digest) != digest:
-                raise DatasetError(f"{shard}: is not the file that shards.json tells of. Copy it again.")
+        for number, archive in enumerate(archives.found, 1):
+            shard = Path(archive.address)
+            digest = _digest(archives, archive, watcher if whole else None)
             if finished.get(shard.name) != digest:
-                _read(shard, folder, rows, seen)
+                _read(shard, folder, rows, seen, watcher if whole else None)
                 finished[shard.name] = digest
             if time.monotonic() - saved > SAVE_AFTER:
                 manifest, saved = _noted(manifest, rows, finished, seen), time.monotonic()
-            watcher.move("unpacking", number, len(found), f"{len(rows)} pictures")
+            watcher.move("unpacking", number, len(archives.found), f"{len(rows)} pictures")
     finally:
         manifest = _noted(manifest, rows, finished, seen)
     if not rows:
         raise DatasetError(f"{source}: its shards hold no picture ({seen['no picture']} samples without one).")
     kept = {"kept": len(manifest.kept), "held_out": sum(row.split == "held_out" for row in manifest.kept)}
-    return {"dataset": str(folder), "shards": len(found), "pictures": len(rows), **kept, "without_picture": seen["no picture"], "hash": manifest.hash}
+    broken = {"broken": seen["broken"], "missing": len(archives.missing)} if whole else {}
+    told = {"shards": len(archives.found), "pictures": len(rows), **kept, "without_picture": seen["no picture"], **broken}
+    return {"dataset": str(folder), **told, "hash": manifest.hash}
 
 
 def _begun(folder: Path, source: Path, notes: Mapping[str, Any]) -> Manifest:
@@ -73,13 +76,32 @@ def _begun(folder: Path, source: Path, notes: Mapping[str, Any]) -> Manifest:
     return Manifest(folder, (), {**notes, "unpack": {"source": str(source.resolve()), "shards": {}, "counts": {}}}).save()
 
 
-def _read(shard: Path, folder: Path, rows: dict[str, Row], seen: Counter[str]) -> None:
-    for sample in samples(shard):
-        row = unpacked(sample, shard, folder)
-        if row is None:
-            seen["no picture"] += 1
-        else:
-            rows[row.file] = row
+def _digest(archives: Archives, archive: Archive, forgiving: Watcher | None) -> str:
+    """The shard's hash. One that is not shards.json's is told to `forgiving`, where there is one. Raises DatasetError."""
+    digest = sha256_file(Path(archive.address))
+    try:
+        archives.check_same(archive, digest)
+    except DatasetError as error:
+        if forgiving is None:
+            raise
+        forgiving.say(str(error))
+    return digest
+
+
+def _read(shard: Path, folder: Path, rows: dict[str, Row], seen: Counter[str], forgiving: Watcher | None) -> None:
+    """Unpack one shard. One that breaks off is told to `forgiving`, where there is one, and what came before is kept."""
+    try:
+        for sample in samples(shard):
+            row = unpacked(sample, shard, folder)
+            if row is None:
+                seen["no picture"] += 1
+            else:
+                rows[row.file] = row
+    except BrokenShard as error:
+        if forgiving is None:
+            raise
+        seen["broken"] += 1
+        forgiving.say(str(error))
 
 
 def _noted(manifest: Manifest, rows: Mapping[str, Row], finished: Mapping[str, str], seen: Counter[str]) -> Manifest:
@@ -100,4 +122,6 @@ def unpack_lines(found: Mapping[str, Any]) -> list[str]:
     """What was read, in words."""
     without = [f"{found['without_picture']} samples have no picture and were left out"] if found["without_picture"] else []
     told = f"{found['pictures']} pictures from {found['shards']} shards: {found['kept']} kept, {found['held_out']} of them held out"
+    for what, word in (("broken", "of the shards break off, and what is whole in them was taken"), ("missing", "shards are missing")):
+        without += [f"{found[what]} {word}"] if found.get(what) else []
     return [told, *without, f"dataset  {found['dataset']}  {found['hash'][:16]}"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ if TYPE_CHECKING:  # torch is imported by the functions: reading a recipe must c
     import torch
 
     from darkroom.sdxl.inversion import Embedding
+    from darkroom.sdxl.model import SDXL
     from darkroom.sdxl.text import Text
 
 Label = Callable[[Mapping[str, "torch.Tensor"]], dict[str, str]]
@@ -24,6 +26,9 @@ class Attached(ABC):
     """The words that prompts may say beyond the tokenizers' own, with their vectors as they are now."""
     own: tuple[Any, ...] = ()
     """Networks of its own that compute beside the model's."""
+
+    split: bool = False
+    """Whether this process holds only its part of what learns (`methods.sharded`)."""
 
     @abstractmethod
     def groups(self, rate: float) -> list[dict[str, Any]]:
@@ -45,6 +50,17 @@ class Attached(ABC):
     def drawing(self) -> dict[str, Any]:
         """What a `Kit` wants, beyond the model, to draw with what is being learned."""
         return {"embeddings": self.words}
+
+    def learning(self, model: SDXL) -> SDXL:
+        """What a step computes with, where that is not `model` itself."""
+        return model
+
+    def collect(self) -> None:  # noqa: B027
+        """Called when the gradients of a step are whole."""
+
+    def whole(self) -> AbstractContextManager[None]:
+        """Within the block the first process may draw, measure and write. Every process enters it, in the same order."""
+        return nullcontext()
 
     @abstractmethod
     def state(self) -> dict[str, torch.Tensor]:

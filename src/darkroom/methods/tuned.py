@@ -89,21 +89,25 @@ class Tuned(Attached):
 
     def _begin(self, part: str) -> Iterator[Weight]:
         """Let a part learn. A text encoder is in one number format, since it computes without autocast."""
+        for weight in self._chosen(part):
+            weight.parameter.data = self._start(weight)
+            weight.parameter.requires_grad_(weight.learns)
+            yield weight
+
+    def _chosen(self, part: str) -> Iterator[Weight]:
         root = self.model.parts[part]
         learn = {name for name, _ in root.named_parameters() if self.spec.wanted(f"{part}.{name}") and _reached(self.model, part, name)}
         for name, parameter in list(root.named_parameters()) if learn else ():
             if name in learn or part != "unet":
                 before = parameter.data if parameter.is_meta else parameter.data.cpu()
-                weight = Weight((part, name), root.get_submodule(name.rpartition(".")[0]), parameter, before, parameter.device, name in learn)
-                self._learn(weight)
-                yield weight
+                yield Weight((part, name), root.get_submodule(name.rpartition(".")[0]), parameter, before, parameter.device, name in learn)
 
-    def _learn(self, weight: Weight) -> None:
+    def _start(self, weight: Weight) -> torch.Tensor:
+        """What a weight begins with, whole and on the device."""
         dtype, parameter = DTYPES[self.spec.weights], weight.parameter
         exact = self.model.dtype in (torch.float32, dtype) or parameter.is_meta
         start = parameter.data if exact else self._original(*weight.key)
-        parameter.data = start.to(self.model.device, dtype, copy=True)
-        parameter.requires_grad_(weight.learns)
+        return start.to(self.model.device, dtype, copy=True)
 
     @cached_property
     def _files(self) -> Unread | None:
@@ -129,16 +133,22 @@ class Tuned(Attached):
     def _look(self, module: nn.Module, arguments: Any) -> None:
         if not self.looking or self.shown or torch.is_grad_enabled():
             return
-        for weight, value in self._values():
-            if value is not weight.parameter or value.dtype != self.model.dtype:
-                weight.show(value.detach().to(self.model.device, self.model.dtype))
+        self._show()
         self.shown = True
 
-    def _values(self) -> Iterator[tuple[Weight, torch.Tensor]]:
-        """Every tensor that was changed, as it is drawn with and written."""
-        averages = iter(self.average.shadows if self.average else ())
+    def _show(self) -> None:
         for weight in self.weights:
-            yield weight, next(averages, weight.parameter) if weight.learns else weight.parameter
+            value = self._value(weight)
+            if value is not weight.parameter or value.dtype != self.model.dtype:
+                weight.show(value.detach().to(self.model.device, self.model.dtype))
+
+    def _value(self, weight: Weight) -> torch.Tensor:
+        """A tensor as it is drawn with and written."""
+        return self._averages.get(weight.key, weight.parameter)
+
+    @cached_property
+    def _averages(self) -> dict[Key, torch.Tensor]:
+        return {weight.key: shadow for weight, shadow in zip(self.learned, self.average.shadows, strict=True)} if self.average else {}
 
     def _hide(self) -> None:
         if self.shown:
@@ -193,12 +203,12 @@ class Tuned(Attached):
         The folder is whole or not there, and comes last. Parts that nothing learned in are copies of the base's, in their own number format, where the base
         is a folder. Raises OutputError, and ModelError for NaN, infinity and float16's overflow.
         """
-        learned = {weight.key: value for weight, value in self._values() if weight.learns}
+        learned = {weight.key: weight for weight in self.learned}
         metadata = label({}) | self.metadata()
 
         def tensor(part: str, name: str) -> torch.Tensor:
-            value = learned.get((part, name))
-            return self._original(part, name) if value is None else value.detach()
+            weight = learned.get((part, name))
+            return self._original(part, name) if weight is None else self._value(weight).detach()
 
         if self.spec.single_file:
             file = place.with_suffix(".safetensors")

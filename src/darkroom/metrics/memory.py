@@ -44,11 +44,51 @@ class Recent:
             self.found.popitem(last=False)
 
 
+class Notes:
+    """What is known to one piece of work: features that were known when it began, and those that it makes. Nothing that others find out meanwhile.
+
+    The last bits of a feature depend on how many pictures were seen at once, hence on which of them were known: with these notes that depends on no timing.
+    """
+
+    def __init__(self, known: Mapping[str, bytes] | None = None, behind: Memory | None = None) -> None:
+        self.known = dict(known or {})
+        """For every piece of work: what metrics learned when they were opened."""
+        self.behind = behind
+        """Where a piece of work that has not begun looks further, and writes: until `begin`."""
+        self.given: Mapping[str, bytes] = {}
+        self.new: dict[str, bytes] = {}
+        self.asked: dict[str, None] = {}
+        """The keys that were asked for, in order."""
+
+    def begin(self, given: Mapping[str, bytes]) -> None:
+        """The next piece of work, which is given this to know. What was found before the first one is known to all."""
+        if self.behind is not None:
+            self.known |= self.new
+            self.behind.put(self.new)
+            self.behind = None
+        self.given, self.new, self.asked = given, {}, {}
+
+    def get(self, key: str) -> bytes | None:
+        """What is known, or None."""
+        self.asked[key] = None
+        for known in (self.new, self.known, self.given):
+            if key in known:
+                return known[key]
+        if self.behind is not None and (found := self.behind.get(key)) is not None:
+            self.known[key] = found
+            return found
+        return None
+
+    def put(self, found: Mapping[str, bytes]) -> None:
+        """Known from here on to this piece of work."""
+        self.new.update(found)
+
+
 def recall(memory: Memory, network: str, pictures: Sequence[Image.Image], look: Callable[[list[Image.Image]], torch.Tensor], batch: int = 32) -> torch.Tensor:
     """(N, D) float32 features: those in memory, and of the others `look`'s, asked in batches. `pictures` are read by slices, so that they may lie on a disk."""
     rows: list[npt.NDArray[np.float32]] = []
     for part in slices(pictures, batch):
-        keys = [stamp(network, pixels_key(picture)) for picture in part]
+        keys = [feature_key(network, pixels_key(picture)) for picture in part]
         known = {key: memory.get(key) for key in keys}
         new = {key: picture for key, picture in zip(keys, part, strict=True) if known[key] is None}
         if new:
@@ -58,6 +98,11 @@ def recall(memory: Memory, network: str, pictures: Sequence[Image.Image], look: 
             known |= fresh
         rows += [np.frombuffer(known[key] or b"", "<f4") for key in keys]
     return torch.from_numpy(np.stack(rows)) if rows else torch.zeros(0, 0)
+
+
+def feature_key(network: str, pixels: str) -> str:
+    """The name of what a network sees in a picture; it ends in the picture's `pixels_key`."""
+    return f"{network} {pixels}"
 
 
 def slices(pictures: Sequence[Image.Image], batch: int) -> Iterator[Sequence[Image.Image]]:

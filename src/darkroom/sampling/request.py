@@ -13,7 +13,7 @@ from pydantic import Field, field_validator, model_validator
 
 from darkroom import __version__
 from darkroom.errors import DatasetError, RecipeError
-from darkroom.files import atomic
+from darkroom.files import atomic, told
 from darkroom.sampling.samplers import SAMPLERS, named
 from darkroom.spec import Spec
 
@@ -226,7 +226,7 @@ def _weights(worn: Worn) -> str:
 def png_bytes(picture: Image.Image, request: Request) -> bytes:
     """The picture as PNG with its request as JSON ("darkroom") and as A1111 text ("parameters")."""
     info = PngInfo()
-    info.add_itxt(KEY, json.dumps(request.model_dump(mode="json"), ensure_ascii=False, sort_keys=True))
+    info.add_itxt(KEY, told(json.dumps(request.model_dump(mode="json"), ensure_ascii=False, sort_keys=True)))
     info.add_itxt("parameters", request.a1111())
     buffer = io.BytesIO()
     picture.save(buffer, "PNG", pnginfo=info, compress_level=6)

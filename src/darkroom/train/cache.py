@@ -17,6 +17,7 @@ from darkroom.data.buckets import Fit
 from darkroom.data.dataset import Photo
 from darkroom.errors import DarkroomError
 from darkroom.files import atomic, cache_folder, sha256_bytes
+from darkroom.places import shared
 from darkroom.sdxl import latents, text
 from darkroom.sdxl.model import SDXL
 from darkroom.train.swap import lodged
@@ -25,10 +26,9 @@ V = TypeVar("V")
 CODE_VERSION = 1  # raise it when what is encoded changes
 
 
-def _kept(key: dict[str, object], make: Callable[[], dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-    """The tensors under the hash of `key`, made and kept where they are not there yet. A damaged file is made anew."""
-    name = sha256_bytes(json.dumps(key | {"code": CODE_VERSION}, sort_keys=True, default=str).encode())
-    path: Path = cache_folder() / "encoded" / name[:2] / f"{name}.safetensors"
+def _kept(path: Path, make: Callable[[], dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """The tensors in the file, made and kept where they are not there yet. A damaged file is made anew."""
+    shared.bring([path])
     if path.is_file():
         try:
             return load_file(path)
@@ -38,9 +38,16 @@ def _kept(key: dict[str, object], make: Callable[[], dict[str, torch.Tensor]]) -
     try:
         with atomic(path) as part:
             save_file(made, part)
+        shared.offer(path)
     except DarkroomError:
         pass  # a cache that cannot be written costs time, never the run
     return made
+
+
+def _place(key: dict[str, object]) -> Path:
+    """A file named by the hash of all that it depends on."""
+    name = sha256_bytes(json.dumps(key | {"code": CODE_VERSION}, sort_keys=True, default=str).encode())
+    return cache_folder() / "encoded" / name[:2] / f"{name}.safetensors"
 
 
 class Kept(Generic[V]):
@@ -63,31 +70,61 @@ class Kept(Generic[V]):
         return value
 
 
-def photo_latents(model: SDXL, photo: Photo, fit: Fit, flipped: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and standard deviation (4, h, w) of one picture's latents, by picture bytes, crop, autoencoder and precision."""
+def photo_latents(
+    model: SDXL, photo: Photo, fit: Fit, flipped: bool = False, picture: Image.Image | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
+    """Mean and standard deviation (4, h, w) of one picture's latents, by picture bytes, crop, autoencoder and precision.
 
-    def make() -> dict[str, torch.Tensor]:
-        picture = fit.apply(photo.read())
-        if flipped:
-            picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        with lodged(model, "vae"):
-            mean, std = latents.encode(model, [picture])
-        return {"mean": mean[0], "std": std[0]}
+    `picture` is the photo, cut and mirrored, where it was read ahead.
+    """
 
-    vae = {name: digest for name, digest in model.hashes.items() if name.startswith("vae/") or "/" not in name}
-    key = {"what": "latents", "picture": photo.sha256, "fit": vars(fit), "flipped": flipped, "vae": vae, "dtype": str(model.dtype), "device": model.device.type}
-    found = _kept(key, make)
+    found = _kept(latents_place(model, photo, fit, flipped), lambda: encoded_photo(model, picture or cut(photo.read(), fit, flipped)))
     return found["mean"], found["std"]
+
+
+def encoded_photo(model: SDXL, picture: Image.Image) -> dict[str, torch.Tensor]:
+    """What is kept of a picture as a batch shows it."""
+    with lodged(model, "vae"):
+        mean, std = latents.encode(model, [picture])
+    return {"mean": mean[0], "std": std[0]}
+
+
+def latents_kept(model: SDXL, photo: Photo, fit: Fit, flipped: bool) -> bool:
+    """Whether this picture's latents are there already, so that it needs not be read."""
+    return latents_place(model, photo, fit, flipped).is_file()
+
+
+def latents_place(model: SDXL, photo: Photo, fit: Fit, flipped: bool) -> Path:
+    """Where this picture's latents are kept."""
+    return _place(_latents_key(model, photo, fit, flipped))
+
+
+def _latents_key(model: SDXL, photo: Photo, fit: Fit, flipped: bool) -> dict[str, object]:
+    vae = {name: digest for name, digest in model.hashes.items() if name.startswith("vae/") or "/" not in name}
+    shown = {"picture": photo.sha256, "fit": vars(fit), "flipped": flipped}
+    return {"what": "latents", **shown, "vae": vae, "dtype": str(model.dtype), "device": model.device.type}
+
+
+def cut(picture: Image.Image, fit: Fit, flipped: bool) -> Image.Image:
+    """The picture as a batch shows it."""
+    found = fit.apply(picture)
+    return found.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flipped else found
 
 
 def caption_text(model: SDXL, caption: str) -> text.Text:
     """One caption as the text encoders give it (1, ...), by caption, encoders and precision."""
-
-    def make() -> dict[str, torch.Tensor]:
-        with torch.no_grad(), lodged(model, "text_encoder", "text_encoder_2"):
-            found = text.encode(model, [caption])
-        return {"states": found.states.cpu(), "pooled": found.pooled.cpu()}
-
-    encoders = {name: digest for name, digest in model.hashes.items() if name.startswith("text") or "/" not in name}
-    found = _kept({"what": "text", "caption": caption, "encoders": encoders, "dtype": str(model.dtype), "device": model.device.type}, make)
+    found = _kept(text_place(model, caption), lambda: encoded_caption(model, caption))
     return text.Text(found["states"], found["pooled"])
+
+
+def encoded_caption(model: SDXL, caption: str) -> dict[str, torch.Tensor]:
+    """What is kept of a caption."""
+    with torch.no_grad(), lodged(model, "text_encoder", "text_encoder_2"):
+        found = text.encode(model, [caption])
+    return {"states": found.states.cpu(), "pooled": found.pooled.cpu()}
+
+
+def text_place(model: SDXL, caption: str) -> Path:
+    """Where this caption's encoding is kept."""
+    encoders = {name: digest for name, digest in model.hashes.items() if name.startswith("text") or "/" not in name}
+    return _place({"what": "text", "caption": caption, "encoders": encoders, "dtype": str(model.dtype), "device": model.device.type})

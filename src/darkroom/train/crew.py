@@ -7,26 +7,35 @@ weighed by its size.
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import signal
+import socket
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
+from pathlib import Path
 from typing import TypeVar
+from uuid import uuid4
 
 import torch
 
-from darkroom.errors import RecipeError, RunError
+from darkroom.errors import DarkroomError, RecipeError, RunError
+from darkroom.files import write_text
 
 T = TypeVar("T")
 LAUNCHER = "DARKROOM_LAUNCHER"
 """The environment's word for the process that started this one: `--processes` sets it."""
 PATIENCE = timedelta(hours=12)
 """How long one process waits for another: the first draws pictures of a class, and previews, alone. One that died is not waited for: its connections close."""
+TRANSPORT = ("gloo", "NCCL", "Connection closed by peer", "Connection reset by peer", "ProcessGroup")
+SETTLING = 5.0
+"""Seconds until a file that one machine wrote is there for another, if they share a disk at all."""
 MESSAGE = 1 << 28
 """Bytes that are added up at once: gradients of a whole SDXL, 10 GiB, are not all copied a second time."""
 
@@ -53,6 +62,7 @@ class Crew:
         from accelerate import PartialState
 
         _check_cards()
+        os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"  # transformers would give all processes but the first a model without numbers
         with _in_words():
             state = PartialState(cpu=not torch.cuda.is_available(), timeout=PATIENCE)
         _follow(int(os.environ.get(LAUNCHER, "0")))
@@ -88,6 +98,74 @@ class Crew:
             torch.distributed.broadcast(said, 0)
         return float(said.item())
 
+    def told(self, words: str) -> list[str]:
+        """What each process says, in every process. Raises CrewLost."""
+        if self.size == 1:
+            return [words]
+        found = [""] * self.size
+        with _in_words():
+            torch.distributed.all_gather_object(found, words)
+        return found
+
+    @contextmanager
+    def as_one(self) -> Iterator[None]:
+        """What fails in the block for one process fails for all: it raises its own error, and the others CrewLost with its words."""
+        try:
+            yield
+        except DarkroomError as error:
+            self.told(f"{self.name}: {error}")
+            raise
+        if words := [said for said in self.told("") if said]:
+            raise CrewLost(f"{words[0]} (Told by the other{'s' if len(words) > 1 else ''} of {self.size} processes; nothing goes on without it.)")
+
+    def handed_out(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """The first process's tensors, in main memory of every process. Raises CrewLost."""
+        listed = json.dumps([(name, str(tensor.dtype).removeprefix("torch."), list(tensor.shape)) for name, tensor in tensors.items()])
+        found = {}
+        for name, dtype, shape in json.loads(self.told(listed if self.first else "")[0]):
+            sent = tensors[name] if self.first else torch.empty(shape, dtype=getattr(torch, dtype))
+            sent = sent.cuda() if torch.distributed.get_backend() == "nccl" else sent.contiguous()
+            with _in_words():
+                torch.distributed.broadcast(sent, 0)
+            found[name] = sent.cpu()
+        return found
+
+    def sees(self, folder: Path) -> bool:
+        """Whether all processes find in this folder what the first one puts there: whether their machines share a disk. Raises CrewLost, OutputError."""
+        if self.size == 1:
+            return True
+        token = folder / f".crew-{uuid4().hex}" if self.first else folder
+        with self.as_one():
+            if self.first:
+                write_text(token, "")
+        there = folder / self.told(token.name)[0]
+        found = _appears(there)
+        seen = all(word == "yes" for word in self.told("yes" if found else "no"))
+        if self.first:
+            there.unlink(missing_ok=True)
+        return seen
+
+    @property
+    def beside(self) -> Crew:
+        """Those of the same machine alone, who share work that other machines cannot see."""
+        return _Beside(int(os.environ.get("LOCAL_RANK", self.rank)), int(os.environ.get("LOCAL_WORLD_SIZE", self.size)))
+
+    @contextmanager
+    def heard(self) -> Iterator[None]:
+        """Within the block what the transport says of a lost process is a CrewLost, wherever a computation waits for others (FSDP2's hooks do, everywhere)."""
+        try:
+            yield
+        except RuntimeError as error:
+            if self.size == 1 or not _of_transport(error):
+                raise
+            with _in_words():
+                raise
+
+    @property
+    def name(self) -> str:
+        """ "process 3 of 8 on HOST"."""
+        return f"process {self.rank} of {self.size} on {socket.gethostname()}"
+
     @contextmanager
     def first_alone(self) -> Iterator[None]:
         """Within the block the first process comes first, and the others find what it has made."""
@@ -102,6 +180,21 @@ class Crew:
         if self.size > 1:
             with _in_words():
                 torch.distributed.barrier()
+
+
+class _Beside(Crew):
+    def wait(self) -> None:
+        """Other machines have another number of processes: who needs all of them waits with the whole crew."""
+
+
+def _appears(place: Path) -> bool:
+    """Whether a file is there, or comes within the time in which network disks tell each other."""
+    deadline = time.monotonic() + SETTLING
+    while not place.exists():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.2)
+    return True
 
 
 def _bundles(tensors: Iterable[torch.Tensor]) -> Iterator[list[torch.Tensor]]:
@@ -124,11 +217,16 @@ def _in_words() -> Iterator[None]:
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
-        told = str(error).split("\n")[0]
+        told = re.sub(r"^\[\S*\] ", "", str(error).split("\n")[0]).split(". This is typically")[0]  # gloo begins with a line of its source, and ends with jokes
         raise CrewLost(
             f"Process {os.environ.get('RANK', '?')} of {os.environ['WORLD_SIZE']} has lost the others ({told}). Checkpoints are whole: go on with "
             "`darkroom resume RUN`, by any number of processes."
         ) from None
+
+
+def _of_transport(error: RuntimeError) -> bool:
+    """Whether gloo or nccl says it."""
+    return isinstance(error, torch.distributed.DistError) or any(word in str(error) for word in TRANSPORT)
 
 
 def _check_cards() -> None:

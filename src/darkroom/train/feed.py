@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 
 import torch
 from PIL import Image
 
+from darkroom.data.ahead import ahead, in_order_of_shards, stretch
 from darkroom.data.buckets import Fit, fit
 from darkroom.data.crops import cropped
 from darkroom.data.dataset import Photo
 from darkroom.data.masks import mask_weights
-from darkroom.data.wording import worded
+from darkroom.data.wording import framed, worded
 from darkroom.device import generator
 from darkroom.methods import ControlNet
 from darkroom.methods.attached import Attached
+from darkroom.places import shared
 from darkroom.sampling.denoise import size_ids
 from darkroom.sdxl import text
 from darkroom.sdxl.model import SDXL
 from darkroom.sdxl.reader import encode_caption
-from darkroom.train.cache import Kept, caption_text, photo_latents
+from darkroom.train.cache import Kept, caption_text, cut, latents_kept, latents_place, photo_latents
 from darkroom.train.condition import condition
 from darkroom.train.crew import Crew
 from darkroom.train.objective import Batch
@@ -49,8 +51,7 @@ class Shown:
 
     def cut(self, picture: Image.Image) -> Image.Image:
         """A picture of the photo's size as the batch shows the photo."""
-        found = self.fit.apply(picture)
-        return found.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if self.flipped else found
+        return cut(picture, self.fit, self.flipped)
 
     @property
     def ids(self) -> tuple[int, ...]:
@@ -61,9 +62,9 @@ class Shown:
 
 
 class Feed:
-    """The batches of a run, and the encoded pictures and captions that they are made of."""
+    """The batches of a run, and the encoded pictures and captions that they are made of. With nothing attached it tells what is wanted, and no more."""
 
-    def __init__(self, recipe: Recipe, plan: Plan, model: SDXL, attached: Attached) -> None:
+    def __init__(self, recipe: Recipe, plan: Plan, model: SDXL, attached: Attached | None) -> None:
         self.recipe, self.plan, self.model, self.attached = recipe, plan, model, attached
         self._trigger = recipe.inversion.word if recipe.inversion else recipe.trigger
         self.cached: set[str] = set()
@@ -75,24 +76,42 @@ class Feed:
     def encode_all(self, start: int, stop: int, progress: Callable[[int, int], None], crew: Crew | None = None) -> None:
         """Encode what batches `start` to `stop` - 1 will show, before the first of them. Captions of which there are too many wait until they are shown.
 
-        Of several processes each encodes its share, and finds those of the others in the cache.
+        Of several processes each encodes its share, and finds those of the others in the cache. Pictures are read ahead, and shards from front to back.
         """
         crew = crew or Crew()
+        shown, captions = self.wanted(start, stop)
+        texts = crew.share(captions)
+        mine = stretch(in_order_of_shards(shown, _photo), crew.rank, crew.size)
+        for done, caption in enumerate(texts, 1):
+            self._text(caption)
+            progress(done, len(texts) + len(mine))
+        for done, (each, picture) in enumerate(self._read(mine), len(texts) + 1):
+            self._latent(each, picture)
+            progress(done, len(texts) + len(mine))
+        crew.wait()
+
+    def wanted(self, start: int, stop: int) -> tuple[list[Shown], list[str]]:
+        """What batches `start` to `stop` - 1 will show, and the held-out pictures, each once; and the captions of both that are encoded beforehand."""
         wanted, captions = {}, set()
         for number in range(start, stop):
             for each in self.shown(number):
                 wanted[each.photo.sha256, each.fit, each.flipped] = each
                 captions.add(each.caption)
-        self.cached = captions if len(captions) <= MOST_VARIANTS * len(self.plan.photos) else set()
-        texts = crew.share([] if self.recipe.method.trains_text else sorted(self.cached))
-        mine = crew.share(list(wanted.values()))
-        for done, caption in enumerate(texts, 1):
-            self._text(caption)
-            progress(done, len(texts) + len(mine))
-        for done, each in enumerate(mine, len(texts) + 1):
-            self._latent(each)
-            progress(done, len(texts) + len(mine))
-        crew.wait()
+        held = [held_out_shown(self.recipe, photo, fit) for photo, fit in zip(self.plan.held_out, self.plan.held_fits, strict=True)]
+        for each in held:
+            wanted[each.photo.sha256, each.fit, each.flipped] = each
+        few = captions if len(captions) <= MOST_VARIANTS * len(self.plan.photos) else set()
+        self.cached = few | {each.caption for each in held}
+        return list(wanted.values()), [] if self.recipe.method.trains_text else sorted(self.cached)
+
+    def _read(self, shown: Sequence[Shown]) -> Iterator[tuple[Shown, Image.Image | None]]:
+        """What is to be encoded, with its picture read ahead; first those whose latents are kept, which needs none."""
+        kept, new = list[Shown](), list[Shown]()
+        shared.bring(latents_place(self.model, each.photo, each.fit, each.flipped) for each in shown)
+        for each in shown:
+            (kept if latents_kept(self.model, each.photo, each.fit, each.flipped) else new).append(each)
+        yield from ((each, None) for each in kept)
+        yield from ahead(new, _photo, Shown.cut)
 
     def batch(self, number: int) -> Batch:
         """Batch `number` of the run, on the device."""
@@ -147,9 +166,9 @@ class Feed:
         """A refiner is told an aesthetic score in place of the size that is drawn (Podell et al. 2023, section 2.5)."""
         return each.ids if self.model.tokenizer is not None else (*each.ids[:4], self.recipe.data.aesthetic)
 
-    def _latent(self, each: Shown) -> tuple[torch.Tensor, torch.Tensor]:
+    def _latent(self, each: Shown, picture: Image.Image | None = None) -> tuple[torch.Tensor, torch.Tensor]:
         key = (each.photo.sha256, each.fit, each.flipped)
-        return self._latents.get(key, lambda: photo_latents(self.model, each.photo, each.fit, each.flipped))
+        return self._latents.get(key, lambda: photo_latents(self.model, each.photo, each.fit, each.flipped, picture))
 
     def _conditions(self, shown: Sequence[Shown], device: torch.device) -> torch.Tensor | None:
         """(B, 3, H, W) from 0 to 1: what a ControlNet reads beside each picture; None where none is learned."""
@@ -173,7 +192,8 @@ class Feed:
 
     def _text(self, caption: str) -> text.Text:
         if self.recipe.method.trains_text:
-            return encode_caption(self.model, caption, self.attached.words)
+            assert self.attached is not None, "a feed without anything attached only tells what is wanted"
+            return encode_caption(self.attached.learning(self.model), caption, self.attached.words)
         return self._texts.get(caption, lambda: self._encoded(caption))
 
     def _encoded(self, caption: str) -> text.Text:
@@ -181,6 +201,15 @@ class Feed:
             return caption_text(self.model, caption).to(self.model.device, self.model.dtype)
         with torch.no_grad(), lodged(self.model, "text_encoder", "text_encoder_2"):
             return text.encode(self.model, [caption])
+
+
+def held_out_shown(recipe: Recipe, photo: Photo, fit: Fit) -> Shown:
+    """A held-out picture as its loss is measured: never mirrored, and called as it is whatever the wording draws."""
+    return Shown(photo, fit, False, framed(photo.caption, recipe.data.wording.prefix, recipe.data.wording.suffix))
+
+
+def _photo(shown: Shown) -> Photo:
+    return shown.photo
 
 
 @lru_cache(maxsize=8)

@@ -65,9 +65,14 @@ class Forecast:
         return {name: round(size / MIB, 1) for name, size in (self.parts | {"total": self.total}).items() if size or name == "model"}
 
 
-def forecast(recipe: Recipe, model: SDXL, bucket: tuple[int, int]) -> Forecast:
-    """For batches of `bucket` (width, height). Raises RecipeError where the method or its swapping does not fit the model."""
+def forecast(recipe: Recipe, model: SDXL, bucket: tuple[int, int], processes: int = 1) -> Forecast:
+    """For batches of `bucket` (width, height), of each of so many processes. Raises RecipeError where the method or its swapping does not fit the model."""
     step, rough = _rehearsed(recipe, model, bucket)
+    again = partial(forecast, model=model, bucket=bucket, processes=processes)
+    if recipe.train.sharding != "no" and processes > 1:
+        from darkroom.train.portions import moments_of
+
+        return _largest(moments_of(recipe, model, bucket, step, processes), rough, again)
     sizes = [size for _, size in step.learned]
     weights, gradients = sum(sizes), max(sizes, default=0) if recipe.train.fused else sum(sizes)
     states = sum(recipe.optimizer.state_bytes(shape) for shape, _ in step.learned)
@@ -86,9 +91,13 @@ def forecast(recipe: Recipe, model: SDXL, bucket: tuple[int, int]) -> Forecast:
         "encoding": always | {"text_encoders": encoders, "vae": vae, "gradients": 0, "optimizer": 0, "activations": encoding(model, bucket)},
         "drawing": always | {"text_encoders": encoders, "vae": vae, "activations": decoding(model, (model.resolution, model.resolution))},
     }  # fmt: skip
+    return _largest(moments, rough, again)
+
+
+def _largest(moments: dict[str, dict[str, int]], rough: bool, again: Callable[[Recipe], Forecast]) -> Forecast:
     totals = {name: sum(parts.values()) for name, parts in moments.items()}
     moment = max(totals, key=lambda name: totals[name])
-    return Forecast(**moments[moment], moment=moment, moments=totals, rough=rough, again=partial(forecast, model=model, bucket=bucket))
+    return Forecast(**moments[moment], moment=moment, moments=totals, rough=rough, again=again)
 
 
 def _sizes(module: torch.nn.Module) -> list[int]:

@@ -7,7 +7,7 @@ The way: torch's tutorial "How to save memory by fusing the optimizer step into 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -21,9 +21,10 @@ WORD = 0xFFFFFFFF
 class OneByOne:
     """Takes the steps of an optimizer whose groups keep nothing that is summed up over several parameters (`rules.ALONE`)."""
 
-    def __init__(self, optimizer: torch.optim.Optimizer, seed: int, most: float = 0.0) -> None:
-        """`most` is the norm that each gradient is scaled down to, 0: none. `seed` is for rounding."""
+    def __init__(self, optimizer: torch.optim.Optimizer, seed: int, most: float = 0.0, starts: Mapping[nn.Parameter, int] | None = None) -> None:
+        """`most` is the norm that each gradient is scaled down to, 0: none. `seed` is for rounding. `starts`: of rows of a tensor, where in it they begin."""
         self.optimizer, self.seed, self.most, self.number = optimizer, seed, most, 0
+        self.starts = starts or {}
         self._places: dict[nn.Parameter, tuple[int, int]] = {}
         for group, members in enumerate(optimizer.param_groups):
             for parameter in members["params"]:
@@ -101,7 +102,7 @@ class OneByOne:
         finally:
             stepped, parameter.grad = parameter.data, None
             parameter.data = held
-        held.copy_(by_chance(stepped, seed_for(self.seed, "rounding", self.number, index)))
+        held.copy_(by_chance(stepped, seed_for(self.seed, "rounding", self.number, index), self.starts.get(parameter, 0)))
 
 
 def clip(parameter: nn.Parameter, most: float) -> Tensor:
@@ -119,21 +120,22 @@ def clip_each(parameters: Sequence[nn.Parameter], most: float) -> float:
     return float(torch.linalg.vector_norm(torch.stack(norms))) if norms else 0.0
 
 
-def by_chance(value: Tensor, seed: int) -> Tensor:
+def by_chance(value: Tensor, seed: int, start: int = 0) -> Tensor:
     """float32 as bfloat16, rounded up or down by chance in proportion to how near each is, so that the mean is kept (Gupta et al. 2015, section 3.1).
 
+    The draws are those of places `start` and following.
     Of the 32 bits bfloat16 keeps the first 16: a draw of 16 bits is added to the last 16, which are then dropped.
     """
-    bits = value.contiguous().view(torch.int32) + draws(value.numel(), seed, value.device).view(value.shape)
+    bits = value.contiguous().view(torch.int32) + draws(value.numel(), seed, value.device, start).view(value.shape)
     return (bits & ~0xFFFF).view(torch.float32).to(torch.bfloat16)
 
 
-def draws(count: int, seed: int, device: torch.device) -> Tensor:
+def draws(count: int, seed: int, device: torch.device, start: int = 0) -> Tensor:
     """`count` draws from 0 to 65535, int32, the same on every device: two rounds of a hash of 32 bits over the place, one for each half of the seed.
 
     Thousands of millions are wanted at every step, which is why they do not come from the CPU's generator as all other draws do.
     """
-    found = torch.arange(count, dtype=torch.int32, device=device)
+    found = torch.arange(start, start + count, dtype=torch.int32, device=device)
     for word in (seed & WORD, seed >> 32 & WORD):
         found = _mixed(found ^ _signed(word))
     return found & 0xFFFF

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -45,8 +45,10 @@ class Pulse:
 class Vitals:
     """Watches the figures of a training. Raises RunError where it must stop; `told` collects what is said once."""
 
-    def __init__(self, limits: Health, rate: float) -> None:
+    def __init__(self, limits: Health, rate: float, add_up: Callable[[list[torch.Tensor]], None] | None = None) -> None:
+        """`add_up` is the sum over processes that each see some rows of a tensor."""
         self.limits, self.rate, self.pulse, self.told = limits, rate, Pulse(), list[str]()
+        self._add_up = add_up
         self._sums: list[tuple[float, float]] = []
 
     def state(self) -> dict[str, Any]:
@@ -93,7 +95,7 @@ class Vitals:
         """Called after step `number`: once, after the first steps or the last, looks whether weights moved."""
         if number + 1 != min(self.limits.still_steps, last) or not self._sums:
             return
-        still = sum(_sums(parameter) == before for parameter, before in zip(parameters, self._sums, strict=True))
+        still = self._still(parameters)
         if still == len(self._sums):
             raise RunError(
                 f"step {number + 1}: no weight has moved yet. optimizer.rate = {self.rate:g} may be too small for the weights' number format "
@@ -101,6 +103,14 @@ class Vitals:
             )
         if still:
             self._tell(f"After {number + 1} steps {still} of {len(self._sums)} trained tensors have not moved at all.")
+
+    def _still(self, parameters: Sequence[torch.Tensor]) -> int:
+        """How many tensors have moved nowhere."""
+        moved = [_sums(parameter) != before for parameter, before in zip(parameters, self._sums, strict=True)]
+        if self._add_up is not None:
+            self._add_up([told := parameters[0].detach().float().new_tensor(moved)])
+            moved = [bool(each) for each in told]
+        return moved.count(False)
 
     def picture(self, name: str, extremes: Sequence[tuple[int, int]]) -> None:
         """A preview, by the (lowest, highest) value of each channel. Raises RunError where one of one colour must stop the training."""

@@ -12,6 +12,7 @@ import torch
 
 from darkroom.errors import RecipeError, RunError
 from darkroom.methods.attached import Attached
+from darkroom.methods.sharded import Rows, Sharded
 from darkroom.sdxl.model import SDXL
 from darkroom.sdxl.schedule import Schedule
 from darkroom.train.crew import Crew
@@ -23,6 +24,7 @@ from darkroom.train.objective import Batch
 from darkroom.train.optimizers.state import effective_rate, load_into, set_rates, state_of
 from darkroom.train.preflight import Plan
 from darkroom.train.recipe import Recipe
+from darkroom.train.sharding import clip_rows, starts_of
 
 
 class Trainer:
@@ -36,12 +38,12 @@ class Trainer:
         self.optimizer = recipe.optimizer.build(attached.groups(recipe.optimizer.rate))
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        self.vitals = Vitals(recipe.health, recipe.optimizer.rate)
+        self.vitals = Vitals(recipe.health, recipe.optimizer.rate, self.crew.add_up if attached.split else None)
         self.vitals.begin(self.parameters)
         half = torch.float16 if model.dtype == torch.float16 else None
         self.scaler = torch.amp.GradScaler(model.device.type, enabled=half is not None)
         each = recipe.train.max_grad_norm if recipe.train.clip == "each" else 0.0
-        self.one_by_one = OneByOne(self.optimizer, recipe.train.seed, each)
+        self.one_by_one = OneByOne(self.optimizer, recipe.train.seed, each, starts_of(attached))
         self.rounds = any(parameter.dtype == torch.bfloat16 for parameter in self.parameters)
         if recipe.train.fused and (half or self.crew.size > 1):
             why = "in fp16 all gradients are needed to find out which overflowed" if half else "several processes add their gradients up first"
@@ -53,7 +55,7 @@ class Trainer:
         with self._autocast():
             x, t = noisy.to(self.model.dtype), t.to(noisy.device)
             extra = self.attached.extra(x, t, batch.text, batch.ids, batch.condition)
-            out: torch.Tensor = self.model.unet(x, t, batch.text.states, added_cond_kwargs=added, return_dict=False, **extra)[0]
+            out: torch.Tensor = self.attached.learning(self.model).unet(x, t, batch.text.states, added_cond_kwargs=added, return_dict=False, **extra)[0]
         return out
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
@@ -83,8 +85,10 @@ class Trainer:
     def _clipped(self) -> float:
         """Scale the gradients down, or none; their norm before."""
         self.scaler.unscale_(self.optimizer)
-        most = self.recipe.train.max_grad_norm
-        if self.recipe.train.clip == "each":
+        most, each = self.recipe.train.max_grad_norm, self.recipe.train.clip == "each"
+        if self.attached.split:
+            return clip_rows(self.parameters, most, each, self.crew)
+        if each:
             return clip_each(self.parameters, most)
         return float(torch.nn.utils.clip_grad_norm_(self.parameters, most or math.inf))
 
@@ -99,19 +103,24 @@ class Trainer:
         """Add the gradients of this process's share of batch `index`; its part of the batch's loss, ()."""
         self.attached.prepare(index)
         shown = self.feed.shown(index)
-        mine = self.crew.share(shown)
+        mine, counted = self.crew.share(shown), 1
+        if not mine and self.attached.split:
+            mine, counted = shown[:1], 0  # weights are gathered from all, and by all
         if not mine:
             return torch.zeros((), device=self.model.device)
         batch = self.feed.assembled(mine, self.recipe.train.seed, index)
         losses = self.recipe.objective.losses(self.predict, self.schedule, batch, *self._draw(index, mine, batch.latents))
         # a mean over the subject's pictures, to which those of the class are added: diffusers' loss of prior preservation
-        loss = losses.mean() * (len(mine) / sum(not each.prior for each in shown)) / self.recipe.train.accumulate
+        loss = losses.mean() * (counted * len(mine) / sum(not each.prior for each in shown)) / self.recipe.train.accumulate
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 
     def _shared(self, loss: torch.Tensor) -> float:
         """The loss of the whole batch; every process then has the gradients of the whole batch too."""
-        if self.crew.size > 1:
+        if self.attached.split:
+            self.crew.add_up([loss])
+            self.attached.collect()
+        elif self.crew.size > 1:
             for parameter in self.parameters:
                 if parameter.grad is None and parameter.requires_grad:  # a frozen word keeps none, and is left out by the optimizer
                     parameter.grad = torch.zeros_like(parameter)
@@ -123,11 +132,25 @@ class Trainer:
         return draw_batch(self.recipe.objective, self.recipe.train.seed, index, [each.photo.sample for each in shown], latents)
 
     def state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-        """Everything a resume needs: weights, and the optimizer's numbers as tensors (never a pickle)."""
+        """Everything a resume needs: weights, and the optimizer's numbers as tensors (never a pickle). Rows know the whole they belong to."""
         tensors = {f"weights.{name}": tensor.contiguous() for name, tensor in self.attached.state().items()}
-        kept, facts = state_of(self.optimizer)
-        tensors |= {f"optimizer.{name}": tensor for name, tensor in kept.items()}
+        kept, facts = state_of(self.optimizer, copied=not self.attached.split)
+        tensors |= {name: self._laid(name, tensor) for name, tensor in ((f"optimizer.{name}", tensor) for name, tensor in kept.items())}
         return tensors, {"scaler": self.scaler.state_dict(), "optimizer": facts, "health": self.vitals.state()}
+
+    def rows_of(self, name: str) -> Rows | None:
+        """Whose rows a tensor of `state` may be: "weights.unet.conv_in.weight", "optimizer.3.exp_avg"."""
+        if not isinstance(self.attached, Sharded):
+            return None
+        kind, _, rest = name.partition(".")
+        if kind == "weights":
+            return self.attached.named.get(rest.removeprefix("ema."))
+        index = rest.partition(".")[0]
+        return self.attached.rows[self.parameters[int(index)]] if index.isdigit() else None
+
+    def _laid(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
+        rows = self.rows_of(name)
+        return rows.lay(tensor) if rows is not None and tensor.shape == rows.parameter.shape else tensor
 
     def load_state(self, tensors: dict[str, torch.Tensor], facts: dict[str, Any]) -> None:
         """Put back what `state` gave. Raises RunError where it belongs to another recipe."""

@@ -48,8 +48,10 @@ class Plan:
     """Of memory: what the run is measured against."""
 
 
-def plan(recipe: Recipe, photos: list[Photo], model: SDXL, held_out: Sequence[Photo] = (), dataset: str = "", classes: Sequence[Photo] = ()) -> Plan:
-    """Check everything that can be checked without training. Raises DatasetError or RecipeError."""
+def plan(
+    recipe: Recipe, photos: list[Photo], model: SDXL, held_out: Sequence[Photo] = (), dataset: str = "", classes: Sequence[Photo] = (), processes: int = 1
+) -> Plan:
+    """Check everything that can be checked without training, in so many processes. Raises DatasetError or RecipeError."""
     tokens = tokens_of(recipe, model)
     _check_trigger(recipe, photos)
     check_word(recipe, [text for photo in photos for text, _ in _texts(recipe, photo)], tokens)
@@ -73,7 +75,7 @@ def plan(recipe: Recipe, photos: list[Photo], model: SDXL, held_out: Sequence[Ph
     recipe.objective.check(own)
     if steps < 1:
         raise RecipeError(f'train.length = "{recipe.train.length}": is no training at all. Give at least "1 steps".')
-    foreseen = forecast(recipe, model, max((f.bucket for f in fits), key=lambda b: b[0] * b[1]))
+    foreseen = forecast(recipe, model, max((f.bucket for f in fits), key=lambda b: b[0] * b[1]), processes)
     short = shortage(recipe, foreseen, available(model.device))
     facts = {
         "pictures": len(pictures),

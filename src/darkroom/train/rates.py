@@ -25,7 +25,7 @@ class Paced(Spec):
 
     @model_validator(mode="after")
     def _schedule_has_a_meaning(self) -> Paced:
-        if self.warmup >= 1 and self.warmup != int(self.warmup):
+        if self.warmup >= 1 and self.warmup % 1:  # of infinity too: inf % 1 is nan
             raise ValueError(f"warmup = {self.warmup}: is neither whole steps nor, below 1, a share of the training")
         for key, value, neutral, owner in (("cycles", self.cycles, 1, "cosine_with_restarts"), ("power", self.power, 1.0, "polynomial")):
             if value != neutral and self.schedule != owner:

@@ -45,7 +45,7 @@ class Prior(Spec):
 class Data(Spec):
     """What is learned from, and how it is cut."""
 
-    images: str = Field("", description="The folder of pictures.")
+    images: str = Field("", description="The folder of pictures, plain or a dataset, or of WebDataset shards, which are streamed; or its address (s3://...).")
     subject: str = Field("", description='What the pictures show, with its trigger word first: "TOK cat".')
     caption: str = Field("a photo of {subject}", description="Caption of pictures that bring none (the prompt of diffusers' DreamBooth guide).")
     resolution: int = Field(0, ge=0, le=4096, description="Side in pixels that buckets are made for; 0 is the model's own (1024 for SDXL 1.0).")
@@ -89,6 +89,11 @@ class Train(Spec):
     max_grad_norm: float = Field(1.0, ge=0, description="Gradients are scaled down to this norm (diffusers' script: 1); 0: they stay as they are.")
     clip: Literal["all", "each"] = Field("all", description="Whose norm that is: of all gradients together (as everywhere), or of each tensor's own.")
     fused: bool = Field(False, description="Step each tensor within the backward pass and drop its gradient: they are never all held (sd-scripts: off).")
+    sharding: Literal["no", "fsdp"] = Field(
+        "no",
+        description="Whether several processes each hold all that learns, or only a part: fsdp (torch's FSDP2) divides weights, gradients and the optimizer's "
+        "state, of a full fine-tune.",
+    )
     seed: int = Field(0, ge=0, description="Every random draw follows from it.")
 
 

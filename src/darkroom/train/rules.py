@@ -24,6 +24,8 @@ def refusals(recipe: Recipe) -> Iterator[str]:
         )
     if recipe.train.fused:
         yield from _fused(recipe)
+    if recipe.train.sharding != "no":
+        yield from _sharded(recipe)
     if recipe.method.kind == "controlnet" and recipe.train.quantise != "no":
         yield 'train.quantise rounds weights that a ControlNet begins as a copy of. Set train.quantise = "no"; train.swap_blocks saves memory here'
 
@@ -47,6 +49,34 @@ def _fused(recipe: Recipe) -> Iterator[str]:
         )
     if train.precision == "fp16":
         yield 'train.fused = true in fp16 would need all gradients to find out which overflowed. Set train.precision = "bf16", or train.fused = false'
+
+
+WHOLE = {
+    "adafactor": "keeps averages of whole rows and columns",
+    "prodigy": "finds its rate from all weights together",
+    "dadaptation": "finds its rate from all weights together",
+    "adamw8bit": "keeps its state in blocks of 256 numbers, which do not end where a process's part does",
+    "lion8bit": "keeps its state in blocks of 256 numbers, which do not end where a process's part does",
+}
+"""Optimizers that cannot work on a part of a tensor, and why."""
+
+
+def _sharded(recipe: Recipe) -> Iterator[str]:
+    train, method = recipe.train, recipe.method
+    if not isinstance(method, FullTuning):
+        yield (
+            f'train.sharding = "{train.sharding}" divides a whole model that learns, and method.kind = "{method.kind}" learns a small part beside it. Set '
+            'train.sharding = "no"; train.quantise and train.swap_blocks make what is frozen smaller'
+        )
+        return
+    if train.fused:
+        yield f'train.sharding = "{train.sharding}" adds gradients up over processes, and train.fused = true steps before that. Set train.fused = false'
+    if why := WHOLE.get(recipe.optimizer.kind):
+        yield f'train.sharding = "{train.sharding}": optimizer.kind = "{recipe.optimizer.kind}" {why}. Take adamw, lion or schedule_free'
+    if train.precision == "fp16":
+        yield f'train.sharding = "{train.sharding}" in fp16: no process would see all gradients that overflow. Set train.precision = "bf16"'
+    if method.ema_on_host:
+        yield f'train.sharding = "{train.sharding}" keeps a part of the average beside the part of the weights. Leave method.ema_on_host out'
 
 
 def _whole_model(recipe: Recipe) -> Iterator[str]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from darkroom.errors import OutputError, RunError
-from darkroom.files import link_equal, writable_folder, write_json, write_text
+from darkroom.files import link_equal, sha256_bytes, sha256_file, writable_folder, write_json, write_text
 from darkroom.spec import read_toml
 from darkroom.train.recipe import Recipe
 
@@ -33,11 +34,45 @@ class Checkpoint:
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
+        facts = self.facts
+        if self.parted:
+            from darkroom.train.parted import read_whole
+
+            return read_whole(self.folder), facts
         try:
-            facts = json.loads((self.folder / "state.json").read_text(encoding="utf-8"))
             return load_file(self.folder / "state.safetensors"), facts
         except (OSError, ValueError, SafetensorError) as error:
             raise RunError(f"{self.folder}: this checkpoint is damaged ({error}). Delete it to go on from the one before.") from None
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """All of it that are no tensors. Raises RunError."""
+        try:
+            found: dict[str, Any] = json.loads((self.folder / "state.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise RunError(f"{self.folder}: this checkpoint is damaged ({error}). Delete it to go on from the one before.") from None
+        for name, size in found.get("parts", {}).items():
+            part = self.folder / "state" / name
+            if not part.is_file() or part.stat().st_size != size:
+                raise RunError(f"{part}: is missing, or not of the {size} bytes that were written. Delete {self.folder} to go on from the checkpoint before.")
+        return found
+
+    @property
+    def parted(self) -> bool:
+        """Whether several processes each wrote a part of it."""
+        return (self.folder / "state").is_dir()
+
+    @property
+    def digest(self) -> str:
+        """A name for its tensors: the hash of their file, or over those of all parts."""
+        if not self.parted:
+            return sha256_file(self.folder / "state.safetensors")
+        return sha256_bytes("".join(sha256_file(part) for part in sorted((self.folder / "state").iterdir())).encode())
+
+    @property
+    def whole(self) -> bool:
+        """Whether all of it was written."""
+        return (self.folder / "state.json").is_file() and (self.parted or (self.folder / "state.safetensors").is_file())
 
 
 @dataclass(frozen=True)
@@ -89,28 +124,49 @@ class Run:
     def checkpoints(self) -> list[Checkpoint]:
         """Whole ones, oldest first. A half-written one has another name and is never seen."""
         found = [Checkpoint(p) for p in sorted((self.folder / "steps").glob("[0-9]*")) if p.is_dir() and p.name.isdigit()]
-        return [c for c in found if (c.folder / "state.json").is_file() and (c.folder / "state.safetensors").is_file()]
+        return [checkpoint for checkpoint in found if checkpoint.whole]
 
     def save(self, step: int, tensors: dict[str, torch.Tensor], facts: dict[str, Any], write_product: Callable[[Path], None]) -> Checkpoint:
         """Write a checkpoint beside the others and rename it into place. Raises OutputError; what was there before stays."""
         from safetensors.torch import save_file
 
-        final = self.folder / "steps" / f"{step:06d}"
-        part = final.with_name(f".{final.name}.part")
-        try:
+        part = self.begin(step)
+        with self._written(part):
+            save_file(tensors, part / "state.safetensors")
+        return self.end(step, facts, write_product)
+
+    def begin(self, step: int) -> Path:
+        """An empty folder for a checkpoint's files, which is none before `end`. Raises OutputError."""
+        part = self.unfinished(step)
+        with self._written(part):
             shutil.rmtree(part, ignore_errors=True)
             part.mkdir(parents=True)
-            save_file(tensors, part / "state.safetensors")
+        return part
+
+    def unfinished(self, step: int) -> Path:
+        """The folder of a checkpoint that is being written."""
+        return self.folder / "steps" / f".{step:06d}.part"
+
+    def end(self, step: int, facts: dict[str, Any], write_product: Callable[[Path], None]) -> Checkpoint:
+        """The folder that `begin` gave gets what is still missing, and is a checkpoint. Raises OutputError."""
+        final, part = self.folder / "steps" / f"{step:06d}", self.unfinished(step)
+        with self._written(part):
             write_json(part / "state.json", {"step": step, **facts})
             write_product(part / self.recipe.product)
             self.share(part / self.recipe.product)
             if final.exists():
                 shutil.rmtree(final)
             part.rename(final)
+        return Checkpoint(final)
+
+    @contextmanager
+    def _written(self, part: Path) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
             shutil.rmtree(part, ignore_errors=True)
+            final = part.with_name(part.name.removeprefix(".").removesuffix(".part"))
             raise OutputError(f"{final}: the checkpoint could not be written ({error.strerror or error}). Earlier checkpoints are whole.") from None
-        return Checkpoint(final)
 
     def share(self, product: Path) -> None:
         """Files of a product that is a folder become links to equal ones of the newest checkpoint: what nothing learned lies on the disk once."""

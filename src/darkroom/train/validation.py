@@ -9,9 +9,8 @@ import torch
 
 from darkroom.data.buckets import Fit
 from darkroom.data.dataset import Photo
-from darkroom.data.wording import framed
 from darkroom.device import generator
-from darkroom.train.feed import Shown
+from darkroom.train.feed import held_out_shown
 
 if TYPE_CHECKING:
     from darkroom.train.loop import Trainer
@@ -32,11 +31,10 @@ def held_out_loss(trainer: Trainer) -> float:
 
 
 def _losses(trainer: Trainer, photo: Photo, fit: Fit) -> Iterator[float]:
-    draws, most, wording = trainer.recipe.validation.draws, trainer.recipe.data.batch_size, trainer.recipe.data.wording
-    caption = framed(photo.caption, wording.prefix, wording.suffix)
+    draws, most, shown = trainer.recipe.validation.draws, trainer.recipe.data.batch_size, held_out_shown(trainer.recipe, photo, fit)
     for first in range(0, draws, most):
         numbers = range(first, min(first + most, draws))
-        batch = trainer.feed.assembled([Shown(photo, fit, False, caption)] * len(numbers), SEED, 0)
+        batch = trainer.feed.assembled([shown] * len(numbers), SEED, 0)
         dice = [generator(SEED, "validation", number, photo.sample) for number in numbers]
         noise = torch.stack([torch.randn(batch.latents.shape[1:], generator=each) for each in dice]).to(batch.latents)
         parts = torch.tensor([(number + float(torch.rand((), generator=each))) / draws for number, each in zip(numbers, dice, strict=True)])

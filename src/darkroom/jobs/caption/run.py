@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 from pydantic import Field, field_validator
 
-from darkroom import pocket
-from darkroom.captioning import Captioner, Exhibit, Writer, captioner
+from darkroom.captioning import Captioner, captioner
 from darkroom.data.adopt import adopt
 from darkroom.data.manifest import ORIGINAL, Manifest, Row
-from darkroom.data.picture import read_picture
 from darkroom.data.wording import framed, has_word
-from darkroom.errors import DarkroomError, DatasetError, ModelError
+from darkroom.errors import ModelError
 from darkroom.files import sha256_bytes
 from darkroom.jobs.caption.journal import Journal
 from darkroom.jobs.caption.sidecars import Sidecars
+from darkroom.jobs.caption.writing import writing
+from darkroom.jobs.engine import Engine, Local
 from darkroom.jobs.tokens import over
 from darkroom.jobs.watch import Silent, Watcher
 from darkroom.spec import Spec
@@ -73,27 +73,31 @@ class Outcome:
     failed: dict[str, str] = field(default_factory=dict)
 
 
-def caption_dataset(folder: Path, wanted: Captioning, device: str = "auto", watcher: Watcher | None = None, first: int = 0) -> tuple[Manifest, dict[str, Any]]:
+def caption_dataset(
+    folder: Path, wanted: Captioning, device: str = "auto", watcher: Watcher | None = None, first: int = 0, engine: Engine | None = None
+) -> tuple[Manifest, dict[str, Any]]:  # fmt: skip
     """Caption the kept pictures that have no caption of this name yet; `first` > 0: so many of them, shown and not written.
 
-    Captions are written down as they come, so that a run that was stopped loses at most a batch. Raises DatasetError, ModelError, RecipeError, OutputError.
+    Captions are written down as they come, in the rows' order, so that a run that was stopped loses at most a batch of each worker. The engine's workers hold
+    the captioner; journal and manifest are this process's. Raises DatasetError, ModelError, RecipeError, OutputError.
     """
-    watcher = watcher or Silent()
+    watcher, engine = watcher or Silent(), engine or Local()
     begun = time.perf_counter()
     manifest, changes = adopt(folder, lambda done, total: watcher.move("reading", done, total))
+    engine.reaches(folder)
     todo = _todo(manifest, wanted)
     skipped = len(manifest.kept) - len(todo)
     if first:
-        outcome = _written(manifest, todo[:first], wanted, device, watcher, None)
+        outcome = _written(manifest, todo[:first], wanted, device, watcher, None, engine)
         return manifest, _facts(manifest, wanted, outcome, skipped) | {"dry_run": True}
     if changes:
         manifest = manifest.save()  # what was hashed need not be hashed again if this is stopped
     with Journal(folder, wanted.key, wanted.digest, watcher) as journal:
         try:
-            outcome = _written(manifest, todo, wanted, device, watcher, journal)
+            outcome = _written(manifest, todo, wanted, device, watcher, journal, engine)
         except KeyboardInterrupt:
             raise KeyboardInterrupt("Stopped. What was captioned is kept, and the same command goes on from here.") from None
-        done, sidecars = _laid_down(manifest, wanted, outcome, time.perf_counter() - begun)
+        done, sidecars = _laid_down(manifest, wanted, outcome)
         journal.remove()
     return done, _facts(done, wanted, outcome, skipped) | {"sidecars": sidecars.counts(), "seconds": round(time.perf_counter() - begun, 2)}
 
@@ -105,74 +109,32 @@ def _todo(manifest: Manifest, wanted: Captioning) -> list[Row]:
     return [row for row in rows if not any(text for by, text in row.captions.items() if by != key)] if wanted.only_missing else rows
 
 
-def _written(manifest: Manifest, todo: Sequence[Row], wanted: Captioning, device: str, watcher: Watcher, journal: Journal | None) -> Outcome:
+def _written(
+    manifest: Manifest, todo: Sequence[Row], wanted: Captioning, device: str, watcher: Watcher, journal: Journal | None, engine: Engine
+) -> Outcome:  # fmt: skip
     """The captions of these pictures, those of a stopped run first."""
     outcome = Outcome(journal.found(todo) if journal else {})
     left = [row for row in todo if row.file not in outcome.captions]
     if not left:
         return outcome
-    writer = opened(wanted, device, todo)
+    if wanted.by.kind == "template":  # looks at no picture, and knows a word by all rows: nothing to share
+        engine = Local()
+    work = writing(manifest, wanted.by, device, todo, here=engine.name == "local" and engine.workers < 2)
     if wanted.by.kind == "pocket" and wanted.by.model == "pocket":
         watcher.say("The pocket knows its own drawings and no photographs: for those take --with blip or vlm.")
-    for start in range(0, len(left), writer.batch):
-        batch = left[start : start + writer.batch]
-        found = {row.file: text for row, text in _batch(manifest, batch, wanted, writer, outcome.failed)}
+    said = engine.each(work, left)
+    for start in range(0, len(left), work.share):
+        batch = left[start : start + work.share]
+        told = dict(zip((row.file for row in batch), said, strict=False))
+        found = {file: dressed(one.text, wanted) for file, one in told.items() if not one.why}
         outcome.captions |= found
+        outcome.failed |= {file: one.why for file, one in told.items() if one.why}
         if journal:
             journal.add([row for row in batch if row.file in found], found)
         watcher.move("captioning", len(todo) - len(left) + start + len(batch), len(todo), f"{len(outcome.failed)} failed" if outcome.failed else "")
         if not outcome.captions and len(outcome.failed) >= PATIENCE:
             raise ModelError(f"the first {len(outcome.failed)} pictures could not be captioned, the last because: {list(outcome.failed.values())[-1]}")
     return outcome
-
-
-def opened(wanted: Captioning, device: str, rows: Sequence[Row]) -> Writer:
-    """The captioner with its weights. Raises ModelError or RecipeError."""
-    by = wanted.by
-    if by.kind == "pocket" and by.model == "pocket":
-        by = by.model_copy(update={"model": str(pocket.folder("scorer"))})
-    return by.open(device, rows)
-
-
-def _batch(manifest: Manifest, rows: Sequence[Row], wanted: Captioning, writer: Writer, failed: dict[str, str]) -> Iterator[tuple[Row, str]]:
-    """Row and caption of those that can be captioned; a picture's failure is its own."""
-    exhibits = list(_exhibits(manifest, rows, writer.looks, failed))
-    if not exhibits:
-        return
-    try:
-        told = list(zip(exhibits, writer.write(exhibits), strict=True))
-    except ModelError:
-        raise
-    except Exception as error:  # whatever a model stumbles over: one of them may be to blame
-        told = list(_one_by_one(exhibits, writer, failed)) if len(exhibits) > 1 else []
-        failed |= {exhibits[0].row.file: _why(error)} if len(exhibits) == 1 else {}
-    for exhibit, text in told:
-        if text.strip():
-            yield exhibit.row, dressed(text, wanted)
-        else:
-            failed[exhibit.row.file] = "nothing was said of it (no word was sure enough, or the answer was empty)"
-
-
-def _exhibits(manifest: Manifest, rows: Sequence[Row], looks: bool, failed: dict[str, str]) -> Iterator[Exhibit]:
-    for row in rows:
-        try:
-            yield Exhibit(row, read_picture(manifest.path(row)) if looks else None)
-        except DatasetError as error:
-            failed[row.file] = str(error)
-
-
-def _one_by_one(exhibits: Sequence[Exhibit], writer: Writer, failed: dict[str, str]) -> Iterator[tuple[Exhibit, str]]:
-    for exhibit in exhibits:
-        try:
-            yield exhibit, writer.write([exhibit])[0]
-        except ModelError:
-            raise
-        except Exception as error:
-            failed[exhibit.row.file] = _why(error)
-
-
-def _why(error: Exception) -> str:
-    return str(error) if isinstance(error, DarkroomError) else f"the model fails on it ({type(error).__name__}: {error})"
 
 
 def dressed(text: str, wanted: Captioning) -> str:
@@ -182,7 +144,7 @@ def dressed(text: str, wanted: Captioning) -> str:
     return framed(called, wanted.prefix, wanted.suffix)
 
 
-def _laid_down(manifest: Manifest, wanted: Captioning, outcome: Outcome, seconds: float) -> tuple[Manifest, Sidecars]:
+def _laid_down(manifest: Manifest, wanted: Captioning, outcome: Outcome) -> tuple[Manifest, Sidecars]:
     """The manifest with the captions, saved, and the files beside the pictures."""
     sidecars, rows = Sidecars(manifest, wanted.key, wanted.sidecars), []
     mine = {row.file for row in _todo(manifest, wanted.model_copy(update={"again": True}))}
@@ -193,11 +155,13 @@ def _laid_down(manifest: Manifest, wanted: Captioning, outcome: Outcome, seconds
             after = after.but(chosen=wanted.key)
         rows.append(after)
     note = {"by": wanted.by.model_dump(mode="json"), "digest": wanted.digest, "pictures": len(outcome.captions), "failed": len(outcome.failed)}
-    notes = {**manifest.notes.get("caption", {}), wanted.key: note | {"seconds": round(seconds, 2)}}
+    notes = {**manifest.notes.get("caption", {}), wanted.key: note}
     done = manifest.but(rows, caption=notes) if rows != list(manifest.rows) else manifest
     done = done.save() if done is not manifest else manifest
-    for before, after in zip(manifest.rows, done.rows, strict=True):
-        sidecars.lay(before, after)
+    saved = {row.file: row for row in done.rows}  # and maybe others, which another command brought meanwhile
+    for before in manifest.rows:
+        if before.file in saved:
+            sidecars.lay(before, saved[before.file])
     return done, sidecars
 
 

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from PIL import Image
+import numpy as np
+import numpy.typing as npt
 
-from darkroom.data.picture import BrokenPicture, read_picture
-from darkroom.jobs.score.items import Album, Item
+from darkroom.files import sha256_bytes
+from darkroom.jobs.engine import Engine, Local
+from darkroom.jobs.score.items import Item
+from darkroom.jobs.score.panel import Answer, Panel, Panels, Part
+from darkroom.jobs.score.seen import Seen
+from darkroom.jobs.score.setup import Scoring
 from darkroom.jobs.score.store import Store, packed, unpacked
 from darkroom.jobs.watch import Watcher
 
@@ -18,6 +25,7 @@ if TYPE_CHECKING:
     from darkroom.metrics import Metric
 
 SHOWN = 3  # files named in a complaint
+DIED = "its worker died of it each time, the last time with this alone"
 
 
 @dataclass
@@ -43,82 +51,150 @@ class Answers:
         return [self.scores[metric].get(item.file) for item in items]
 
 
+@dataclass(frozen=True)
+class _Plan:
+    """A part, and all that was wished to be known of its pictures: what is not asked is remembered."""
+
+    part: Part
+    wished: Mapping[str, Sequence[Item]]
+    others: str = ""
+    """Which company a score holds for; "" where it holds for the picture alone."""
+
+    @property
+    def asks(self) -> bool:
+        return bool(self.part.asked or self.part.company)
+
+
 @dataclass
 class Asking:
-    """The pictures of one folder, before a row of metrics."""
+    """The pictures of one folder, before a row of metrics: here, or in the engine's workers, with equal scores."""
 
     items: Sequence[Item]
     store: Store
     watcher: Watcher
     batch: int = 32
+    work: Panels | None = None
+    """How workers open the metrics; None: those that are asked are asked in this process."""
+    engine: Engine = field(default_factory=Local)
     answers: Answers = field(default_factory=Answers)
+    _planned: set[str] = field(default_factory=set, init=False)
+    """Scores that are being asked for: of two equal files the second waits for the first."""
 
     def ask(self, metrics: Sequence[Metric]) -> Answers:
         """All of them; those that look at one picture at a time together, so that each is read once."""
+        self.work = self.work or here(metrics)
+        self.seen = Seen(self.store)
         for metric in metrics:
             self.answers.scores[metric.name], self.answers.faults[metric.name], self.answers.blanks[metric.name] = {}, {}, []
-        alone = [metric for metric in metrics if metric.per == "picture"]
-        for part in self._parts() if alone else ():
-            self._part(part, alone)
+        alone = {metric.name: metric for metric in metrics if metric.per == "picture"}
+        if alone:
+            self._by_picture(alone)
         for metric in metrics:
             if metric.per == "prompt":
                 self._by_prompt(metric)
         return self.answers
 
-    def _parts(self) -> Iterator[Sequence[Item]]:
-        for start in range(0, len(self.items), self.batch):
-            yield self.items[start : start + self.batch]
-            self.watcher.move("scoring", min(start + self.batch, len(self.items)), len(self.items))
+    def features(self, metric: str, items: Sequence[Item]) -> npt.NDArray[np.float32]:
+        """(N, D) what a metric of sets sees in the pictures. Raises ValueError where it failed."""
+        assert self.work is not None, "metrics are opened before sets are compared"
+        self.seen = Seen(self.store)
+        parts = (items[start : start + self.batch] for start in range(0, len(items), self.batch))
+        found = []
+        for answer in self.engine.each(self.work, (Part(tuple(part), {}, network=metric, known=self.seen.known(part)) for part in parts)):
+            if answer.rows is None:
+                raise ValueError(answer.trouble or "its worker died of it")
+            self.store.put(self.seen.found(answer))
+            found.append(answer.rows)
+            self.watcher.move(metric, sum(map(len, found)), len(items))
+        return np.concatenate(found)
 
-    def _part(self, part: Sequence[Item], metrics: Sequence[Metric]) -> None:
-        wanted = {metric.name: [item for item in part if self._askable(metric, item) and not self._known(metric, item)] for metric in metrics}
-        pictures = self._read({item.file: item for items in wanted.values() for item in items})
-        for metric in metrics:
-            self._batch(metric, [item for item in wanted[metric.name] if item.file in pictures], pictures)
+    def _by_picture(self, metrics: dict[str, Metric]) -> None:
+        """In parts as they stand in the folder; then, one by one, pictures over which workers died, and those whose equal file got no score."""
+        parts = (self.items[start : start + self.batch] for start in range(0, len(self.items), self.batch))
+        left, done = list[Item](), 0
+        for plan, answer in self._flow(self._plan(part, metrics) for part in parts):
+            left += self._took(plan, answer, metrics)
+            done += len(plan.part.items)
+            self.watcher.move("scoring", done, len(self.items))
+        for plan, answer in self._flow([self._plan([item], metrics, last=True) for item in left]):
+            self._took(plan, answer, metrics, last=True)
+
+    def _plan(self, items: Sequence[Item], metrics: Mapping[str, Metric], last: bool = False) -> _Plan:
+        wished = {name: [item for item in items if self._askable(metric, item)] for name, metric in metrics.items()}
+        asked = {name: tuple(item for item in of if self._is_new(metrics[name], item, last)) for name, of in wished.items()}
+        known = self.seen.known([item for item in items if any(item in of for of in asked.values())])
+        return _Plan(Part(tuple(items), {name: of for name, of in asked.items() if of}, known=known), wished)
 
     def _askable(self, metric: Metric, item: Item) -> bool:
         return metric.name not in self.answers.given_up and item.file not in self.answers.broken and bool(item.prompt or not metric.prompted)
 
-    def _known(self, metric: Metric, item: Item, with_others: str = "") -> bool:
-        """Whether the cache has it; then it is taken."""
-        score = unpacked(self.store.get(_key(metric, item, with_others)))
+    def _is_new(self, metric: Metric, item: Item, last: bool) -> bool:
+        """Whether somebody must be asked: not where the score is known or, unless it is the `last` try, asked for already."""
+        key = _key(metric, item)
+        if self.store.get(key) is not None or (key in self._planned and not last):
+            return False
+        self._planned.add(key)
+        return True
+
+    def _flow(self, plans: Iterable[_Plan]) -> Iterator[tuple[_Plan, Answer]]:
+        """Each plan with its answer, in order; those that ask nothing go to nobody."""
+        assert self.work is not None, "opened by `ask`"
+        waiting = deque[_Plan]()
+
+        def parts() -> Iterator[Part]:
+            for plan in plans:
+                waiting.append(plan)
+                if plan.asks:
+                    yield plan.part
+
+        for answer in self.engine.each(self.work, parts()):
+            while not waiting[0].asks:
+                yield waiting.popleft(), Answer()
+            yield waiting.popleft(), answer
+        yield from ((plan, Answer()) for plan in waiting)
+
+    def _took(self, plan: _Plan, answer: Answer, metrics: Mapping[str, Metric], last: bool = False) -> list[Item]:
+        """Keep what was answered. Returns pictures that must be asked about once more: their worker died, or their equal file got no score."""
+        if answer.died and not last:
+            return list(plan.part.items)
+        asked = {name: of for name, of in plan.part.asked.items() if name not in self.answers.given_up}
+        read = {item.file for of in asked.values() for item in of}
+        broken = dict.fromkeys(read, DIED) if answer.died else answer.broken
+        self.answers.broken |= {file: why for file, why in broken.items() if file in read}
+        self.store.put(self._sound(answer, asked, metrics) | self.seen.found(answer))
+        left = [item for name, metric in metrics.items() if name not in self.answers.given_up for item in self._credited(metric, plan.wished[name], answer)]
+        self.answers.given_up |= answer.given_up & asked.keys()
+        return list(dict.fromkeys(left))
+
+    def _credited(self, metric: Metric, items: Sequence[Item], answer: Answer) -> list[Item]:
+        """One metric's scores of the items, new or remembered, and its faults. Returns the items of which nothing is known."""
+        new, faults = answer.scores.get(metric.name, {}), answer.faults.get(metric.name, {})
+        self.answers.faults[metric.name] |= faults
+        self.answers.asked += len(new)
+        left = []
+        for item in items:
+            if item.file in new:
+                self._take(metric, item, new[item.file])
+            elif item.file not in faults and item.file not in self.answers.broken and not self._remembered(metric, item):
+                left.append(item)
+        return left
+
+    def _sound(self, answer: Answer, asked: Mapping[str, Sequence[Item]], metrics: Mapping[str, Metric], others: str = "") -> dict[str, bytes]:
+        """The scores that are worth remembering."""
+        return {
+            _key(metrics[name], item, others): packed(score)
+            for name, of in asked.items()
+            for item in of
+            if (score := answer.scores.get(name, {}).get(item.file)) is not None and (math.isfinite(score) or metrics[name].blank)
+        }
+
+    def _remembered(self, metric: Metric, item: Item, others: str = "") -> bool:
+        """Whether the store has it; then it is taken."""
+        score = unpacked(self.store.get(_key(metric, item, others)))
         if score is not None:
             self._take(metric, item, score)
             self.answers.remembered += 1
         return score is not None
-
-    def _read(self, items: dict[str, Item]) -> dict[str, Image.Image]:
-        found = {}
-        for file, item in items.items():
-            try:
-                found[file] = read_picture(item.path)
-            except BrokenPicture as broken:
-                self.answers.broken[file] = str(broken)
-        return found
-
-    def _batch(self, metric: Metric, items: Sequence[Item], pictures: dict[str, Image.Image]) -> None:
-        """All at once; where that fails, one by one, so that one bad picture does not take the others with it."""
-        if not items or metric.name in self.answers.given_up:
-            return
-        try:
-            scores = _called(metric, [pictures[item.file] for item in items], [item.prompt for item in items])
-        except Exception as error:
-            if len(items) == 1:
-                self.answers.faults[metric.name][items[0].file] = _told(error)
-                return
-            for item in items:
-                self._batch(metric, [item], pictures)
-            if all(item.file in self.answers.faults[metric.name] for item in items):
-                self.answers.given_up.add(metric.name)
-            return
-        self._keep(metric, items, scores)
-
-    def _keep(self, metric: Metric, items: Sequence[Item], scores: Sequence[float], with_others: str = "") -> None:
-        sound = {_key(metric, item, with_others): packed(score) for item, score in zip(items, scores, strict=True) if math.isfinite(score) or metric.blank}
-        self.store.put(sound)
-        self.answers.asked += len(scores)
-        for item, score in zip(items, scores, strict=True):
-            self._take(metric, item, score)
 
     def _take(self, metric: Metric, item: Item, score: float) -> None:
         if math.isfinite(score):
@@ -129,51 +205,50 @@ class Asking:
             self.answers.faults[metric.name][item.file] = f"it answered {score}, which is no number"
 
     def _by_prompt(self, metric: Metric) -> None:
+        """Company by company, each without the pictures that turn out to be broken: then it is another company, and is asked anew."""
         groups: dict[str, list[Item]] = {}
         for item in self.items:
             if self._askable(metric, item):
                 groups.setdefault(item.prompt, []).append(item)
-        for done, group in enumerate(groups.values(), 1):
-            self._group(metric, group)
-            self.watcher.move(metric.name, done, len(groups))
+        left, done = list(groups.values()), 0
+        while left:
+            self.seen, now, left = Seen(self.store), left, []
+            for plan, answer in self._flow(self._company(metric, group) for group in now):
+                if answer.broken:
+                    self.answers.broken |= answer.broken
+                    left.append([item for item in plan.part.items if item.file not in answer.broken])
+                    continue
+                self._took_company(metric, plan, answer)
+                done += 1
+                self.watcher.move(metric.name, done, len(groups))
 
-    def _group(self, metric: Metric, group: Sequence[Item]) -> None:
-        """All pictures of one prompt, whose scores hold for this company alone; pictures that turn out to be broken are left out."""
-        whole = [item for item in group if item.file not in self.answers.broken]
-        others = " ".join(sorted(item.sha256 for item in whole))
-        if all(self._known(metric, item, others) for item in whole):
-            return
-        try:
-            scores = _called(metric, Album([item.path for item in whole]), [item.prompt for item in whole])
-        except Exception as error:
-            if isinstance(error, BrokenPicture) and self._broken_among(whole):
-                self._group(metric, whole)
-            else:
-                self.answers.faults[metric.name] |= {item.file: _told(error) for item in whole}
-            return
-        self._keep(metric, whole, scores, others)
+    def _company(self, metric: Metric, group: Sequence[Item]) -> _Plan:
+        others = sha256_bytes(" ".join(sorted(item.sha256 for item in group)).encode())
+        new = any(self.store.get(_key(metric, item, others)) is None for item in group)
+        return _Plan(Part(tuple(group), {}, company=metric.name if new else "", known=self.seen.known(group) if new else {}), {metric.name: group}, others)
 
-    def _broken_among(self, items: Sequence[Item]) -> bool:
-        """Read them one at a time, until one gives no picture."""
-        return any(not self._read({item.file: item}) for item in items)
-
-
-def _called(metric: Metric, pictures: Sequence[Image.Image], prompts: Sequence[str]) -> list[float]:
-    scores = [float(score) for score in metric(pictures, prompts)]
-    if len(scores) != len(pictures):
-        raise ValueError(f"it gave {len(scores)} scores for {len(pictures)} pictures")
-    return scores
+    def _took_company(self, metric: Metric, plan: _Plan, answer: Answer) -> None:
+        group, name = plan.part.items, metric.name
+        self.answers.faults[name] |= {item.file: DIED for item in group} if answer.died else answer.faults.get(name, {})
+        scores = answer.scores.get(name, {})
+        self.store.put(self._sound(answer, {name: group}, {name: metric}, plan.others) | self.seen.found(answer))
+        self.answers.asked += len(scores)
+        for item in group:
+            if item.file in scores:
+                self._take(metric, item, scores[item.file])
+            elif not plan.asks:
+                self._remembered(metric, item, plan.others)
 
 
-def _key(metric: Metric, item: Item, with_others: str) -> str:
+def here(metrics: Sequence[Metric]) -> Panels:
+    """Metrics that are open in this process, and are asked in it."""
+    return Panels(Scoring(Path()), {}, tuple(metric.key for metric in metrics), Panel(metrics))
+
+
+def _key(metric: Metric, item: Item, others: str = "") -> str:
     from darkroom.metrics.memory import stamp
 
-    return stamp("score", metric.key, item.sha256, item.prompt if metric.prompted else "", with_others)
-
-
-def _told(error: Exception) -> str:
-    first = (str(error).strip().splitlines() or [""])[0]
-    return f"{type(error).__name__}: {first}".removesuffix(": ")
+    return stamp("score", metric.key, item.sha256, item.prompt if metric.prompted else "", others)
 
 
 def complaints(answers: Answers, metrics: Sequence[Metric], items: Sequence[Item]) -> list[str]:

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from darkroom.files import writable_folder, write_json, write_text
+from darkroom.jobs.engine import Engine, Local
 from darkroom.jobs.score.ask import Answers, Asking, complaints
 from darkroom.jobs.score.beside import Move, Way, compare, copies, partners, patterns
 from darkroom.jobs.score.items import Item, find_items
 from darkroom.jobs.score.page import View, page
+from darkroom.jobs.score.panel import Panels, panels
 from darkroom.jobs.score.sets import set_scores
 from darkroom.jobs.score.setup import Ready, Scoring, check, open_metrics
 from darkroom.jobs.score.store import Store, open_store
@@ -62,21 +64,27 @@ class Scored:
         return {**found, "files": [str(self.out / file) for file in FILES]}
 
 
-def score(scoring: Scoring, out: Path | None = None, watcher: Watcher = Silent(), store: Store | None = None) -> Scored:
+def score(scoring: Scoring, out: Path | None = None, watcher: Watcher = Silent(), store: Store | None = None, engine: Engine | None = None) -> Scored:
     """Ask every metric about every picture and write FILES. What was scored before, here or elsewhere, is not asked again.
+
+    The engine's workers hold the metrics' networks too and do the asking; tables and store are this process's, and are equal whoever asked.
 
     Raises DatasetError for a folder without pictures and references that are missing, RecipeError for an unknown metric, ModelError for a scorer that cannot be
     loaded, OutputError. A metric that fails half-way, and a picture that cannot be read, are told of in the notes; all else is scored.
     """
+    from darkroom.metrics.memory import Notes
+
     check(scoring)
     out = writable_folder(out or scoring.folder / "scores") if scoring.folder.is_dir() else out or scoring.folder
     items = find_items(scoring.folder, watcher, scoring.prompts, scoring.trigger, out)
     others = find_items(scoring.beside, watcher, trigger=scoring.trigger, skip=scoring.beside / "scores") if scoring.beside else []
-    store = store or open_store(watcher)
-    ready = open_metrics(scoring, [*items, *others], store, watcher)
+    store, engine = store or open_store(watcher), engine or Local()
+    notes = Notes(behind=store)
+    ready = open_metrics(scoring, [*items, *others], notes, watcher)
     names = _names(scoring)
-    side = _side(scoring.folder, names[0], items, ready, store, scoring.batch, watcher, ready.notes)
-    beside = _side(scoring.beside, names[1], others, ready, store, scoring.batch, watcher) if scoring.beside else None
+    desk = _Desk(ready, panels(scoring, ready, notes), engine, store, scoring.batch, watcher)
+    side = desk.side(scoring.folder, names[0], items, ready.notes)
+    beside = desk.side(scoring.beside, names[1], others) if scoring.beside else None
     moves = compare(names, ready.metrics, (items, side.answers), (others, beside.answers)) if beside else []
     ways: dict[str, Way] = {move.metric: move.way for move in moves if move.mean is not None}
     if beside and 0 < (paired := len(partners(items, others))) < max(len(items), len(others)):
@@ -88,14 +96,27 @@ def score(scoring: Scoring, out: Path | None = None, watcher: Watcher = Silent()
     return scored
 
 
-def _side(
-    folder: Path, name: str, items: Sequence[Item], ready: Ready, store: Store, batch: int, watcher: Watcher, notes: Sequence[str] = ()
-) -> Side:  # fmt: skip
-    answers = Asking(items, store, watcher, batch).ask(ready.metrics)
-    whole = [item for item in items if item.file not in answers.broken]
-    sets, remarks = set_scores(ready, whole, store)
-    summaries = _summaries(name, items, answers, ready.metrics)
-    return Side(folder, name, items, answers, summaries, sets, [*notes, *complaints(answers, ready.metrics, items), *remarks])
+@dataclass(frozen=True)
+class _Desk:
+    """What both folders are scored with."""
+
+    ready: Ready
+    work: Panels
+    engine: Engine
+    store: Store
+    batch: int
+    watcher: Watcher
+
+    def side(self, folder: Path, name: str, items: Sequence[Item], notes: Sequence[str] = ()) -> Side:
+        """One folder, scored. Raises DatasetError where workers do not see it."""
+        self.engine.reaches(folder)
+        asking = Asking(items, self.store, self.watcher, self.batch, self.work, self.engine)
+        answers, metrics = asking.ask(self.ready.metrics), self.ready.metrics
+        whole = [item for item in items if item.file not in answers.broken]
+        assert self.work.here is not None, "this process has them open"
+        sets, remarks = set_scores(self.ready, whole, asking, self.work.here)
+        summaries = _summaries(name, items, answers, metrics)
+        return Side(folder, name, items, answers, summaries, sets, [*notes, *complaints(answers, metrics, items), *remarks])
 
 
 def _summaries(name: str, items: Sequence[Item], answers: Answers, metrics: Sequence[Metric]) -> list[Summary]:

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from darkroom.errors import DarkroomError
-from darkroom.jobs.score.items import Album, Item
+from darkroom.jobs.score.ask import Asking
+from darkroom.jobs.score.items import Item
+from darkroom.jobs.score.panel import FAULTS, Panel, first_line
 from darkroom.jobs.score.setup import Ready
-from darkroom.jobs.score.store import Store
 
 if TYPE_CHECKING:
     from darkroom.metrics.features import Features
@@ -18,15 +18,18 @@ if TYPE_CHECKING:
 FEW = 50  # pictures, below which a distance between sets says little
 
 
-def set_scores(ready: Ready, items: Sequence[Item], store: Store) -> tuple[dict[str, dict[str, Any]], list[str]]:
+def set_scores(ready: Ready, items: Sequence[Item], asking: Asking, panel: Panel) -> tuple[dict[str, dict[str, Any]], list[str]]:
     """By metric: value, error, pictures, references, network; and what went wrong or should be known, in words."""
     found: dict[str, dict[str, Any]] = {}
     notes = []
     for name in ready.sets:
+        if name in panel.troubles:
+            notes.append(f"{name} could not be computed: {panel.troubles[name]}")
+            continue
         try:
-            found[name] = _one(name, ready, items, store)
-        except (DarkroomError, RuntimeError, OSError, ValueError) as error:
-            notes.append(f"{name} could not be computed: {str(error).splitlines()[0]}")
+            found[name] = _one(name, ready, items, asking, panel.networks[name])
+        except FAULTS as error:
+            notes.append(f"{name} could not be computed: {first_line(error)}")
     if found and min(len(items), len(ready.given.references)) < FEW:
         notes.append(
             f"{' and '.join(found)}: of {len(items)} and {len(ready.given.references)} pictures. Below some {FEW} of each look at the error, not at the value."
@@ -34,17 +37,16 @@ def set_scores(ready: Ready, items: Sequence[Item], store: Store) -> tuple[dict[
     return found, notes
 
 
-def _one(name: str, ready: Ready, items: Sequence[Item], store: Store) -> dict[str, Any]:
-    from darkroom.metrics.features import set_features
+def _one(name: str, ready: Ready, items: Sequence[Item], asking: Asking, network: Features) -> dict[str, Any]:
     from darkroom.metrics.given import pictures_key
     from darkroom.metrics.memory import stamp
 
-    network: Features = set_features(name, ready.given)
+    store = asking.store
     labels = _labels(items)
     key = stamp("set", name, network.key, pictures_key(ready.given.references), *(item.sha256 for item in items), "labels", *labels)
     if (known := store.get(key)) is not None:
         return dict(json.loads(known))
-    distance = network.distance(network.see(Album([item.path for item in items])).numpy(), network.see(ready.given.references).numpy(), labels)
+    distance = network.distance(asking.features(name, items), network.see(ready.given.references).numpy(), labels)
     value = {**asdict(distance), "network": network.name, "by_prompt": bool(labels)}
     store.put({key: json.dumps(value).encode()})
     return value

@@ -11,7 +11,6 @@ from darkroom import pocket
 from darkroom.errors import DatasetError, ModelError, RecipeError, did_you_mean
 from darkroom.files import sha256_file
 from darkroom.jobs.score.items import Album, Item, find_items, subject
-from darkroom.jobs.score.store import Store
 from darkroom.jobs.watch import Watcher
 
 if TYPE_CHECKING:
@@ -19,8 +18,10 @@ if TYPE_CHECKING:
 
     from darkroom.metrics import Given, Metric
     from darkroom.metrics.eye import Eye
+    from darkroom.metrics.memory import Memory
 
 SDXL_SCORER = "openai/clip-vit-large-patch14"
+POCKET = "pocket's own scorer"
 SETS = ("kid", "cmmd")
 ALWAYS = ("clip", "aesthetic", "sharpness", "diversity")
 WITHOUT_EYE = {"sharpness", "copying", "imagenet", "dino", "imagereward", "kid"}
@@ -93,11 +94,11 @@ def check(scoring: Scoring) -> None:
         raise RecipeError(f"{scoring.folder}: cannot be compared with itself. Name another folder with --beside.")
 
 
-def open_metrics(scoring: Scoring, items: Sequence[Item], store: Store, watcher: Watcher) -> Ready:
+def open_metrics(scoring: Scoring, items: Sequence[Item], memory: Memory, watcher: Watcher) -> Ready:
     """Every metric that was named, or that can be asked. Raises DatasetError and ModelError where one that was named lacks something."""
     from darkroom.metrics import METRICS
 
-    given, scorer = _given(scoring, items, store, watcher)
+    given, scorer = _given(scoring, items, memory, watcher)
     names, notes = scoring.metrics or _default(given), []
     metrics: list[Metric] = []
     for name in dict.fromkeys(names):
@@ -116,7 +117,7 @@ def open_metrics(scoring: Scoring, items: Sequence[Item], store: Store, watcher:
     return Ready(given, tuple(metrics), sets, scorer, tuple(notes))
 
 
-def _given(scoring: Scoring, items: Sequence[Item], store: Store, watcher: Watcher) -> tuple[Given, str]:
+def _given(scoring: Scoring, items: Sequence[Item], memory: Memory, watcher: Watcher) -> tuple[Given, str]:
     from darkroom.device import pick_device
     from darkroom.metrics import Given
 
@@ -126,12 +127,12 @@ def _given(scoring: Scoring, items: Sequence[Item], store: Store, watcher: Watch
     base = find_items(scoring.base_pictures, watcher, trigger=scoring.trigger) if scoring.base_pictures else []
     told = tuple(item.prompt for item in base) if any(item.prompt for item in base) else ()
     device = pick_device(scoring.device)
-    eye, scorer = _eye(scoring, items, device, store)
+    eye, scorer = _eye(scoring, items, device, memory)
     albums = (Album(references), Album(training), Album([item.path for item in base]))
-    return Given(eye, *albums, base_prompts=told, models=dict(scoring.models), device=device, memory=store), scorer
+    return Given(eye, *albums, base_prompts=told, models=dict(scoring.models), device=device, memory=memory), scorer
 
 
-def _eye(scoring: Scoring, items: Sequence[Item], device: torch.device, store: Store) -> tuple[Eye | None, str]:
+def _eye(scoring: Scoring, items: Sequence[Item], device: torch.device, memory: Memory) -> tuple[Eye | None, str]:
     """The CLIP, and what it is called; none where no metric looks through it. Raises ModelError."""
     from darkroom.metrics.eye import Eye
 
@@ -142,8 +143,8 @@ def _eye(scoring: Scoring, items: Sequence[Item], device: torch.device, store: S
         eye = Eye.load(scorer, device)
     except ModelError as error:
         raise ModelError(f"{error} Name a CLIP on this machine with --scorer, or --scorer pocket for drawings by the pocket model.") from None
-    eye.memory = store
-    return eye, "pocket's own scorer" if scorer == str(pocket.folder("scorer")) else scorer
+    eye.memory = memory
+    return eye, POCKET if scorer == str(pocket.folder("scorer")) else scorer
 
 
 def _scorer(scoring: Scoring, items: Sequence[Item]) -> str:

@@ -15,9 +15,10 @@ ON_HOST = {"step"}  # torch counts its steps on the CPU, wherever the weights ar
 RECIPES = {"params", "lr"}  # a group's entries that the recipe sets anew
 
 
-def state_of(optimizer: torch.optim.Optimizer) -> tuple[dict[str, torch.Tensor], Facts]:
+def state_of(optimizer: torch.optim.Optimizer, copied: bool = True) -> tuple[dict[str, torch.Tensor], Facts]:
     """All that another process needs to go on: tensors by "3.exp_avg" (parameter 3) and "group.0.name", and plain numbers for JSON.
 
+    The tensors are copies in main memory, or else the optimizer's own.
     Of a group those numbers are kept that are no longer what the optimizer was made with: Prodigy's d, schedule-free's k, weight_sum and lr_max.
     """
     tensors: dict[str, torch.Tensor] = {}
@@ -29,12 +30,13 @@ def state_of(optimizer: torch.optim.Optimizer) -> tuple[dict[str, torch.Tensor],
         for key, value in group.items():
             if key not in RECIPES and (isinstance(value, torch.Tensor) or value != optimizer.defaults.get(key)):
                 _keep(tensors, numbers, f"group.{index}.{key}", value)
+    tensors = {name: tensor.cpu().clone().contiguous() for name, tensor in tensors.items()} if copied else tensors
     return tensors, {"optimizer": type(optimizer).__name__, "parameters": len(_parameters(optimizer)), "numbers": numbers}
 
 
 def _keep(tensors: dict[str, torch.Tensor], numbers: dict[str, float], name: str, value: Any) -> None:
     if isinstance(value, torch.Tensor):
-        tensors[name] = value.detach().cpu().clone().contiguous()
+        tensors[name] = value.detach()
     elif isinstance(value, bool | int | float):
         numbers[name] = value
     elif value is not None and not isinstance(value, tuple | str):  # those are arguments, which the recipe brings

@@ -1,0 +1,1 @@
+"""One file a page: `routes(studio)` is all that the application knows of it."""

@@ -1,0 +1,67 @@
+"""Draw in a browser, with real drawings of the pocket model: drawn, drawn again exactly, a painted mask, the request back in the form."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+
+from darkroom.sampling.request import read_request
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+
+def test_from_a_prompt_to_a_painted_mask_and_back_to_the_form(page: Page, opened: Any) -> None:
+    page.goto("/draw")
+    page.fill("#prompt", "a (red:1.3) cat <lora:thor:0.8>")
+    page.get_by_text("thor 0.8: no such file in adapters/").wait_for()
+    page.fill("#prompt", "a 3d cat on a red background")
+    page.fill("#steps", "4")
+    page.keyboard.press("Control+Enter")
+    page.locator("#history .tile").wait_for()
+    first = opened.workspace / "pictures" / "0000-seed0.png"
+    assert read_request(first).steps == 4
+
+    page.locator("#history .tile img").first.click()
+    page.click("#again")
+    page.get_by_text("Drawn again: the same bytes.").first.wait_for()
+    page.get_by_role("button", name="As start picture").click()
+    page.click("#paint")
+    page.locator("canvas[data-ready]").wait_for()
+    box = page.locator("canvas").bounding_box()
+    assert box
+    page.mouse.move(box["x"] + box["width"] * 0.25, box["y"] + box["height"] * 0.5)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] * 0.75, box["y"] + box["height"] * 0.5, steps=6)
+    page.mouse.up()
+    page.click("#mask-done")
+    page.get_by_alt_text("Mask: white is drawn anew").wait_for()
+    page.fill("#prompt", "a green hat")
+    page.click("#draw")
+    page.get_by_text("pictures/0001-seed0.png").wait_for()
+    request = read_request(opened.workspace / "pictures" / "0001-seed0.png")
+    mask = Image.open(opened.workspace / request.mask).convert("L")
+    white = sum(mask.histogram()[1:])
+    assert mask.size == Image.open(first).size and 0 < white < mask.width * mask.height and white == mask.histogram()[255]
+
+    page.fill("#prompt", "something else")
+    page.locator("#form").evaluate(
+        """async (form) => {
+            const blob = await (await fetch("/file?name=pictures/0001-seed0.png")).blob(), transfer = new DataTransfer();
+            transfer.items.add(new File([blob], "it.png", { type: "image/png" }));
+            form.dispatchEvent(new DragEvent("drop", { dataTransfer: transfer, bubbles: true, cancelable: true }));
+        }"""
+    )
+    page.get_by_text("The picture's request is in the form.").wait_for()
+    assert page.input_value("#prompt") == "a green hat" and page.input_value("#steps") == "4"
+
+
+def test_a_mistake_is_said_and_the_form_keeps_what_was_written(page: Page) -> None:
+    page.goto("/draw")
+    page.fill("#prompt", "(a)++ (b:1.2)")
+    page.get_by_text("marks of two languages").first.wait_for()
+    page.fill("#steps", "0")
+    page.click("#draw")
+    page.locator(".toast.bad, :invalid").first.wait_for()
+    assert page.input_value("#prompt") == "(a)++ (b:1.2)"
