@@ -10,7 +10,6 @@ import argparse
 import io
 import os
 import random
-import re
 import shutil
 import subprocess
 import sys
@@ -27,7 +26,7 @@ WIDE, NARROW = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--workspace", type=Path, default=ROOT / ".studio-pictures")
+    options.add_argument("--workspace", type=Path, default=ROOT / ".studio-pictures" / "my-cats")
     options.add_argument("--out", type=Path, default=OUT)
     given = options.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
@@ -46,7 +45,7 @@ def prepare(workspace: Path) -> None:
     from darkroom.evidence.rating import open_session, next_pair, answer
     from darkroom.pocket import CATS
 
-    workspace.mkdir(exist_ok=True)
+    workspace.mkdir(parents=True, exist_ok=True)
     if not (workspace / "datasets" / "cats" / "manifest.parquet").exists():
         shutil.copytree(CATS / "train", workspace / "photos", dirs_exist_ok=True)
         shutil.copy(sorted((CATS / "train").glob("*"))[0], workspace / "photos" / "again.png")
@@ -55,8 +54,8 @@ def prepare(workspace: Path) -> None:
         darkroom(workspace, "caption", "datasets/cats", "--with", "template", "--subject", "TOK cat")
     if not (workspace / "runs" / "cat" / "adapter.safetensors").exists():
         shutil.rmtree(workspace / "runs", ignore_errors=True)
-        previews = ('preview.every="40 steps"', 'data.held_out.every="20 steps"')[:1]
-        settings = [word for one in previews for word in ("--set", one)]
+        wished = ('preview.every="25 steps"', 'validation.every="10 steps"', f'validation.pictures="{CATS / "held_out"}"')
+        settings = [word for one in wished for word in ("--set", one)]
         darkroom(workspace, "train", "demo", "--images", "datasets/cats", "--subject", "TOK cat", "--out", "runs/cat", *settings)
     if not (workspace / "pictures").exists():
         darkroom(
@@ -114,6 +113,7 @@ def shoot(address: str, out: Path) -> None:
                 page.goto(address_of)
                 page.wait_for_timeout(2500)
                 act(page)
+                page.wait_for_timeout(500)
                 save(page.screenshot(), out / f"{name}{suffix}.png")
                 context.close()
         browser.close()
@@ -129,21 +129,15 @@ def save(data: bytes, path: Path) -> None:
 
 
 def nothing(page) -> None:
-    pass
-
-
-def open_dataset(page) -> None:
-    page.get_by_text(re.compile("cats")).first.click()
-    page.wait_for_timeout(2000)
-
-
-def choose_recipe(page) -> None:
     page.wait_for_timeout(500)
 
 
-def look_at_run(page) -> None:
-    page.get_by_text(re.compile(r"\bcat\b")).first.click()
-    page.wait_for_timeout(2000)
+def checked(page) -> None:
+    page.locator('#preflight[data-state="fine"]').wait_for(timeout=120_000)
+
+
+def compared(page) -> None:
+    page.locator("#ratings").wait_for()
 
 
 def typed(page) -> None:
@@ -165,14 +159,14 @@ def maker(page) -> None:
 
 PAGES = [
     ("pictures", "/pictures", nothing),
-    ("sheet", "/pictures", open_dataset),
-    ("train", "/train", choose_recipe),
-    ("training", "/train", look_at_run),
+    ("sheet", "/pictures?dataset=datasets/cats", nothing),
+    ("train", "/train?recipe=demo&images=datasets/cats&subject=TOK%20cat", checked),
+    ("training", "/train?run=runs/cat", nothing),
     ("draw", "/draw", typed),
-    ("compare", "/compare", nothing),
+    ("compare", "/compare", compared),
     ("new-trial", "/compare", maker),
     ("rating", "/compare", rating),
-    ("runs", "/runs", nothing),
+    ("runs", "/runs?run=runs/cat", nothing),
 ]
 
 

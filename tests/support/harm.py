@@ -10,18 +10,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from darkroom.jobs.form import names, specs
 from darkroom.jobs.queue import Command, Draw
 
 Order = Command | Draw
 
 NAMES = (
-    "../secret.txt", "..", "a/../../secret.txt", "datasets/../../secret.txt", "/etc/passwd", "//etc/passwd", "\\secret.txt", "..\\secret.txt", "C:/x", "~/secret.txt",
-    "link/secret.txt", "link", "chain/secret.txt", "file:///etc/passwd", "s3://bucket/x", ".darkroom/orders", ".Darkroom/x", "link-to-own/orders", "CON", "a:b.png",
-    "a\0b.png", "a\nb.png", "x" * 2000, "y" * 300 + ".png", "@photos/../secret.txt", "@nowhere/../../secret.txt", "--out=/tmp/x", "-x", "../../../../../../etc/passwd",
-    "\ud800.png", "\udcff", "link/secret.safetensors@5", "link/secret.safetensors", "link/secret.png", "../secret.toml", "link/secret.toml", "", " ", "%2e%2e/secret.txt",
+    "../secret.txt", "..", "a/../../secret.txt", "datasets/../../secret.txt", "/etc/passwd", "//etc/passwd", "\\secret.txt", "..\\secret.txt", "C:/x",
+    "~/secret.txt", "link/secret.txt", "link", "chain/secret.txt", "file:///etc/passwd", "s3://bucket/x", ".darkroom/orders", ".Darkroom/x",
+    "link-to-own/orders", "CON", "a:b.png", "a\0b.png", "a\nb.png", "x" * 2000, "y" * 300 + ".png", "@photos/../secret.txt",
+    "@nowhere/../../secret.txt", "--out=/tmp/x", "-x", "../../../../../../etc/passwd", "z" * 200_000, "\ud800.png", "\udcff",
+    "link/secret.safetensors@5", "link/secret.safetensors", "link/secret.png", "../secret.toml", "link/secret.toml", "", " ", "%2e%2e/secret.txt",
 )  # fmt: skip
 WRONG: tuple[Any, ...] = (
-    None, True, 0, -1, 1.5, 1e308, float("nan"), float("inf"), 10**30, -(10**18), [], {}, [None], {"a": []}, ["../secret.txt"], {"../secret.txt": "x"}, "é" * 30, "1" * 60,
+    None, True, 0, -1, 1.5, 1e308, float("nan"), float("inf"), 10**30, -(10**18), [], {}, [None], {"a": []}, ["../secret.txt"], {"../secret.txt": "x"},
+        "é" * 30, "1" * 60,
     [[[[]]]], "{{7*7}}", "<script>", {"file": "../secret.png"}, "nan", "-inf", "1e999", "٣", "²",
 )  # fmt: skip
 GOOD = (
@@ -44,7 +47,8 @@ SEEDS: dict[str, dict[str, Any]] = {
     "/report": {"name": "trials/one/report.html"},
     "/api/uploads/{batch}": {"name": "a.png"},
     "/api/pictures/sheet": {**CATS, "fresh": "1"},
-    "/api/pictures/rows": {**CATS, "filter": "all", "text": "", "sort": "name", "down": "1", "from": "0", "count": "9", "base": "pocket", "resolution": "64", "step": "8", "batch": "2", "crop": "centre"},
+    "/api/pictures/rows": {**CATS, "filter": "all", "text": "", "sort": "name", "down": "1", "from": "0", "count": "9", "base": "pocket",
+        "resolution": "64", "step": "8", "batch": "2", "crop": "centre"},
     "/api/pictures/clusters": {**CATS, "from": "0", "count": "9"},
     "/api/pictures/buckets": {**CATS, "base": "pocket", "resolution": "64", "step": "8", "batch": "2", "crop": "random", "enlarge": "1"},
     "/api/pictures/failures": {**CATS},
@@ -52,11 +56,13 @@ SEEDS: dict[str, dict[str, Any]] = {
     "/api/pictures/prefer": {**CATS, "file": "weary-cat.png"},
     "/api/pictures/captions": {**CATS, "captions": {"weary-cat.png": "a cat"}, "seen": {"weary-cat.png": ""}},
     "/api/pictures/choose": {**CATS, "by": "original", "query": {"filter": "all"}},
-    "/api/pictures/rewrite": {**CATS, "rewrite": {"find": "a", "replace": "b"}, "files": ["weary-cat.png"], "apply": False, "stamp": ""},
+    "/api/pictures/rewrite": {**CATS, "rewrite": {"how": "replace", "text": "a", "other": "b"}, "files": ["weary-cat.png"], "apply": False, "stamp": ""},
     "/api/pictures/tokens": {"texts": ["a cat"]},
-    "/api/pictures/bring": {"batch": "aaaaaaaaaaaa", "name": "new", "smallest": 64, "column": "", "prefix": "", "suffix": "", "caption_column": "", "licence_column": ""},
+    "/api/pictures/bring": {"batch": "aaaaaaaaaaaa", "name": "new", "smallest": 64, "column": "", "prefix": "", "suffix": "", "caption_column": "",
+        "licence_column": ""},
     "/api/pictures/screen": {**CATS, "smallest": 64, "with": [], "without": ["compression"], "set": ["side.smallest=64"], "defaults": False},
-    "/api/pictures/caption": {**CATS, "by": "template", "template": "a cat", "subject": "TOK", "model": "", "batch": 1, "url": "", "name": "x", "trigger": "", "prefix": "", "suffix": "", "choose": True},
+    "/api/pictures/caption": {**CATS, "by": "template", "template": "a cat", "subject": "TOK", "model": "", "batch": 1, "url": "", "name": "x",
+        "trigger": "", "prefix": "", "suffix": "", "choose": True},
     "/api/pictures/prepare": {**CATS, "held_out": "2", "seed": 1, "masks": "", "alpha": False, "focus": False},
     "/api/train/recipe": {"name": "demo"},
     "/api/train/plan": {"recipe": "demo", "values": "VALUES"},
@@ -66,7 +72,8 @@ SEEDS: dict[str, dict[str, Any]] = {
     "/api/train/run": {"name": "runs/one", "after": ""},
     "/api/train/keep": {"values": "VALUES", "name": "kept"},
     "/api/train/import": {"text": '{"pretrained_model_name_or_path": "x", "train_data_dir": "datasets/cats", "LoRA_type": "Standard"}', "name": "brought"},
-    "/api/draw": {"request": {"prompt": "a cat", "base": "pocket", "steps": 4, "seed": "7", "image": "pictures/0000-seed0.png", "mask": "pictures/0001-seed1.png", "adapters": [{"file": "adapters/thor.safetensors", "weight": 0.5}]}, "count": 1, "previews": 0, "device": "cpu"},
+    "/api/draw": {"request": {"prompt": "a cat", "base": "pocket", "steps": 4, "seed": "7", "image": "pictures/0000-seed0.png",
+        "mask": "pictures/0001-seed1.png", "adapters": [{"file": "adapters/thor.safetensors", "weight": 0.5}]}, "count": 1, "previews": 0, "device": "cpu"},
     "/api/draw/read": {"prompt": "a (cat:1.2) <lora:thor:0.5>", "negative": "", "language": "auto", "steps": 4},
     "/api/draw/preview": {"order": "ORDER"},
     "/api/draw/history": {"limit": "4", "before": "1e12", "name": "pictures/0000-seed0.png"},
@@ -76,7 +83,9 @@ SEEDS: dict[str, dict[str, Any]] = {
     "/api/draw/trash": {"name": "pictures/0003-seed3.png"},
     "/api/draw/back": {"back": "0003-seed3.png"},
     "/api/compare/plan": {"order": "ORDER"},
-    "/api/compare/trial": {"name": "trials/one", "plan": True, "trial": {"title": "t", "base": "pocket", "prompts": ["a cat", "a dog"], "seeds": [1, 2], "metrics": [{"kind": "clip"}], "reference": "datasets/cats", "arms": [{"name": "plain"}, {"name": "worn", "adapters": [{"file": "adapters/thor.safetensors", "weight": 1.0}]}]}},
+    "/api/compare/trial": {"name": "trials/one", "plan": True, "trial": {"title": "t", "base": "pocket", "prompts": ["a cat", "a dog"], "seeds": [1, 2],
+        "metrics": [{"kind": "clip"}], "reference": "datasets/cats", "arms": [{"name": "plain"}, {"name": "worn",
+        "adapters": [{"file": "adapters/thor.safetensors", "weight": 1.0}]}]}},
     "/api/compare/rate/begin": RATED,
     "/api/compare/rate/answer": {**RATED, "pair": "x", "answer": "left", "seconds": 1.0},
     "/api/compare/rate/undo": RATED,
@@ -88,10 +97,11 @@ SEEDS: dict[str, dict[str, Any]] = {
     "/api/runs/pick": {"run": "runs/one", "device": "cpu"},
     "/api/runs/convert": {"file": "adapters/thor.safetensors", "to": "peft"},
     "/api/runs/resize": {"file": "adapters/thor.safetensors", "rank": 2, "out": "adapters/small"},
-    "/api/runs/merge": {"files": [{"name": "adapters/thor.safetensors", "weight": 1.0}, {"name": "adapters/loki.safetensors", "weight": 0.5}], "how": "concat", "rank": 2, "out": "adapters/both"},
+    "/api/runs/merge": {"files": [{"name": "adapters/thor.safetensors", "weight": 1.0}, {"name": "adapters/loki.safetensors", "weight": 0.5}],
+        "how": "concat", "rank": 2, "out": "adapters/both"},
     "/api/jobs": {"limit": "9", "page": "draw"},
 }  # fmt: skip
-"""Bodies and queries that are answered, as far as they are known: each value of each is replaced in turn. A route that is not here gets the keys of its module."""
+"""Bodies and queries that are answered, as far as they are known: each value of each is replaced in turn. A route that is not here gets its module's keys."""
 
 
 @dataclass
@@ -117,13 +127,18 @@ class Watch:
         return real if (outside and not own) or real in ("/etc/passwd", "/etc") else ""
 
 
-EVENTS = {"open", "os.listdir", "os.scandir", "os.remove", "os.rename", "os.mkdir", "os.rmdir", "os.link", "os.symlink", "os.truncate", "os.chmod", "os.utime", "shutil.rmtree", "shutil.move", "shutil.copyfile", "glob.glob", "subprocess.Popen"}  # fmt: skip
+EVENTS = {
+    "open", "os.listdir", "os.scandir", "os.remove", "os.rename", "os.mkdir", "os.rmdir", "os.link", "os.symlink", "os.truncate", "os.chmod", "os.utime",
+        "shutil.rmtree", "shutil.move", "shutil.copyfile", "glob.glob", "subprocess.Popen",
+}  # fmt: skip
 WATCH = Watch(Path("/nowhere"))
 sys.addaudithook(WATCH.hook)  # stays for good, and looks at nothing but in these tests
 
 
-TEXTS = ("--with", "--without", "--prefix", "--suffix", "--template", "--subject", "--name", "--trigger", "--prompt", "--title")
+TEXTS = ("--batch", "--held-out", "--with", "--without", "--prefix", "--suffix", "--template", "--subject", "--name", "--trigger", "--prompt", "--title")
 """Options that hold words, not names of files."""
+WORDS = {field for spec in specs() for field in spec.model_fields if names(spec, field) == "words"}
+"""Keys of a recipe that hold words."""
 NAMED = ("file", "image", "mask", "keep", "base", "model")
 
 
@@ -133,7 +148,7 @@ def words_of(order: Order) -> Iterator[str]:
         after = ("", *order.argv)
         for before, word in zip(after, order.argv, strict=False):
             option, _, rest = word.partition("=")
-            if before not in TEXTS and option not in TEXTS and "subject" not in before:
+            if before not in TEXTS and option not in TEXTS and option.rpartition(".")[2] not in WORDS:
                 yield from (word, rest, word.rpartition(":")[0], word.rpartition("@")[0])
         return
     for request in order.requests:

@@ -17,11 +17,16 @@ from darkroom.errors import ModelError
 from darkroom.jobs.engine import Engine, Work, open_engine
 
 
+def with_ray() -> None:
+    """Pass the test over where there is no Ray. It is not imported: how it starts is settled then."""
+    if find_spec("ray") is None:
+        pytest.skip("ray is not installed: pip install ray")
+
+
 @contextmanager
 def ray_here(workers: int = 2) -> Iterator[Engine]:
     """A Ray of our own; the test is passed over where there is none."""
-    if find_spec("ray") is None:
-        pytest.skip("ray is not installed: pip install ray")
+    with_ray()
     with open_engine("ray", workers) as engine:
         yield engine
 

@@ -19,7 +19,7 @@ from darkroom.errors import DatasetError, OutputError, RecipeError, RunError
 from darkroom.jobs.engine import cluster as clusters
 from darkroom.jobs.engine import nodes, open_engine
 from darkroom.jobs.engine.cluster import Cluster
-from support.works import Squares, ray_here
+from support.works import Squares, ray_here, with_ray
 
 
 @contextmanager
@@ -55,7 +55,7 @@ def test_without_ray_there_is_a_way(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("scheme", ["ray://", ""])
 def test_a_cluster_that_is_not_there_is_told_at_once(scheme: str) -> None:
-    pytest.importorskip("ray")
+    with_ray()
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     begun = time.monotonic()
@@ -67,7 +67,7 @@ def test_a_cluster_that_is_not_there_is_told_at_once(scheme: str) -> None:
 @pytest.mark.parametrize("scheme", ["ray://", ""])
 @pytest.mark.parametrize("reply", [b"HTTP/1.1 505 HTTP Version Not Supported\r\n\r\n", b""])
 def test_something_else_behind_the_port_is_told(scheme: str, reply: bytes) -> None:
-    pytest.importorskip("ray")
+    with_ray()
     with answering(reply) as address, pytest.raises(RunError, match="something answers there that is no Ray cluster"):
         open_engine(scheme + address)
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from darkroom.sampling.request import read_request
+from darkroom.sampling.request import Request, read_request
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -65,3 +65,60 @@ def test_a_mistake_is_said_and_the_form_keeps_what_was_written(page: Page) -> No
     page.click("#draw")
     page.locator(".toast.bad, :invalid").first.wait_for()
     assert page.input_value("#prompt") == "(a)++ (b:1.2)"
+
+
+def test_every_field_of_the_form_reaches_the_request(page: Page, opened: Any) -> None:
+    (opened.workspace / "pictures").mkdir()
+    Image.new("RGB", (64, 64), (200, 90, 30)).save(opened.workspace / "pictures" / "start.png")
+    asked: list[Any] = []
+    page.route(
+        "**/api/draw", lambda route: (asked.append(route.request.post_data_json), route.abort())[1] if route.request.method == "POST" else route.continue_()
+    )
+    page.goto("/draw")
+    page.locator("#history .tile img").click()
+    page.get_by_role("button", name="As start picture").click()
+    page.fill("#prompt", "a cat")
+    page.locator("#how").select_option("@basic")
+    for words in ("ControlNet", "Refiner", "More"):
+        page.locator("summary", has_text=words).click()
+    fields = {
+        "out-left": "16",
+        "out-bottom": "8",
+        "feather": "3",
+        "refiner": "pocket-refiner",
+        "fraction": "0.7",
+        "clip_skip": "1",
+        "guidance_rescale": "0.5",
+        "upscale": "2",
+        "width": "64",
+        "seed": "7",
+        "count": "3",
+    }
+    for name, value in fields.items():
+        page.fill(f"#{name}", value)
+    page.locator("#sampler").select_option("dpmpp_2m_karras")
+    page.locator("#keep").select_option("face")
+    page.locator("#strength").fill("0.6")
+    page.get_by_role("button", name="Add a ControlNet").click()
+    page.get_by_label("Model", exact=True).first.fill("owner/edges")
+    page.get_by_label("Picture it follows").fill("pictures/start.png")
+    page.get_by_label("Prepared").select_option("edge")
+    page.click("#draw")
+    page.locator(".toast.bad").wait_for()
+    (sent,) = asked
+    request = sent["request"]
+    assert sent["count"] == 3 and request["seed"] == "7" and request["negative"] == "@basic" and request["sampler"] == "dpmpp_2m_karras"
+    assert (request["image"], request["strength"], request["outpaint"], request["keep"], request["feather"]) == (
+        "pictures/start.png",
+        0.6,
+        [16, 0, 0, 8],
+        "face",
+        3,
+    )
+    assert request["refiner"] == {"model": "pocket-refiner", "fraction": 0.7} and (request["clip_skip"], request["guidance_rescale"], request["upscale"]) == (
+        1,
+        0.5,
+        2,
+    )
+    assert request["controls"] == [{"model": "owner/edges", "image": "pictures/start.png", "prepare": "edge", "weight": 1, "start": 0, "end": 1}]
+    Request.from_tree(request, "the page")

@@ -49,7 +49,10 @@ def _training(page: Page, home: Path) -> None:
     def field(key: str) -> Any:
         return page.locator(f'.field[data-path="{key}"] input')
 
-    page.goto("/train?recipe=demo&images=datasets/cats&subject=TOK%20cat")
+    page.get_by_role("link", name="Train on these").click()
+    page.locator("#recipe").select_option("demo")
+    field("data.subject").fill("TOK cat")
+    assert field("data.images").input_value() == "datasets/cats"
     field("train.length").fill("80")
     page.locator('#preflight[data-state="fine"]').get_by_text("80 steps").wait_for()
     page.fill("#name", "cat")

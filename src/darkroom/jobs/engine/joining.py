@@ -75,7 +75,8 @@ def _own() -> Mapping[str, str]:
     """For a Ray on this machine alone, whose workers import what is imported here, and which takes nobody without the token."""
     search = os.pathsep.join(path for path in dict.fromkeys([*sys.path, *os.environ.get("PYTHONPATH", "").split(os.pathsep)]) if path)
     told = QUIETLY | ON_LOOPBACK | {"PYTHONPATH": search}
-    return told if "RAY_AUTH_MODE" in os.environ else told | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": _token()}
+    late = "ray" in sys.modules and not _token.cache_info().currsize  # somebody imported it before, and it has made up its mind: its own token then
+    return told if late or "RAY_AUTH_MODE" in os.environ else told | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": _token()}
 
 
 @functools.cache

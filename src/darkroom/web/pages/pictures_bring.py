@@ -24,6 +24,7 @@ from darkroom.jobs.datasets import free_name, lay_cats
 from darkroom.web.answer import Answer, body, number, text, texts
 from darkroom.web.batches import Batches
 from darkroom.web.grounds import Refused
+from darkroom.web.naming import as_word
 from darkroom.web.pages.pictures_desk import Desk
 
 FOLDER = "datasets"
@@ -84,7 +85,14 @@ def _bring(desk: Desk, batches: Batches, tree: Tree) -> Tree:
         orders = []
         for source in [*([folder] if pictures else []), *tables]:
             said = [f"--{name.replace('_', '-')}={value}" for name, value in options.items() if value and source != folder]
-            argv = ["collect", _word(desk, source), "--to", _word(desk, target), *(["--link"] if source == folder else []), *said]
+            argv = [
+                "collect",
+                as_word(desk.studio.grounds, source),
+                "--to",
+                as_word(desk.studio.grounds, target),
+                *(["--link"] if source == folder else []),
+                *said,
+            ]
             orders.append(desk.studio.put(f"Collect {target.name}", argv, "pictures", "cpu")["order"])
             needs(orders[-1])
     orders.append(_put_screen(desk, target, tree))
@@ -129,7 +137,7 @@ def _screen(desk: Desk, tree: Tree) -> Tree:
 
 
 def _put_screen(desk: Desk, folder: Path, tree: Tree) -> str:
-    argv = ["screen", _word(desk, folder)]
+    argv = ["screen", as_word(desk.studio.grounds, folder)]
     if tree.get("smallest") not in (None, ""):
         argv.append(f"--smallest={number(tree, 'smallest', 512, 1, 100_000)}")
     argv += [f"--with={check}" for check in texts(tree, "with", 50)] + [f"--without={check}" for check in texts(tree, "without", 50)]
@@ -148,7 +156,7 @@ def _caption(desk: Desk, tree: Tree) -> Tree:
         raise Refused(f'"by" is one of {", ".join(KINDS)}.')
     settings = {key: _setting(desk, by, key, tree[key]) for key in SETTINGS if tree.get(key) not in (None, "")}
     KINDS[by].from_tree({key: value for key, value in settings.items() if key != "batch"}, f"--with {by}")
-    argv = ["caption", _word(desk, folder), f"--with={by}"]
+    argv = ["caption", as_word(desk.studio.grounds, folder), f"--with={by}"]
     argv += [f"--{key}={value}" if key in OPTIONS else f"--set={key}={value}" for key, value in settings.items()]
     argv += [f"--{key}={value}" for key in ("name", "trigger", "prefix", "suffix") if (value := text(tree, key, "", 500))]
     flags = {"--no-choose": tree.get("choose") is False, "--again": tree.get("again") is True, "--only-missing": tree.get("only_missing") is True}
@@ -162,20 +170,20 @@ def _setting(desk: Desk, by: str, key: str, value: Any) -> Any:
     if not isinstance(value, str | int | float) or len(str(value)) > 2000:
         raise Refused(f'"{key}" must be a text or a number.')
     if key == "model" and by != "server" and desk.studio.grounds.path(str(value)).exists():
-        return _word(desk, desk.studio.grounds.path(str(value)))
+        return as_word(desk.studio.grounds, desk.studio.grounds.path(str(value)))
     return value
 
 
 def _prepare(desk: Desk, tree: Tree) -> Tree:
     """{"dataset", "held_out", "seed", "masks", "alpha", "focus"}."""
     folder = desk.folder(text(tree, "dataset"))
-    argv = ["dataset", "prepare", _word(desk, folder)]
+    argv = ["dataset", "prepare", as_word(desk.studio.grounds, folder)]
     if held_out := text(tree, "held_out", "", 20).strip():
         argv.append(f"--held-out={held_out}")
     if tree.get("seed") not in (None, ""):
         argv.append(f"--seed={number(tree, 'seed', 0, 0, 2_147_483_647)}")
     if masks := text(tree, "masks", ""):
-        argv.append(f"--masks={_word(desk, desk.studio.grounds.there(masks))}")
+        argv.append(f"--masks={as_word(desk.studio.grounds, desk.studio.grounds.there(masks))}")
     argv += [f"--{name}" for name in ("alpha", "focus") if tree.get(name) is True]
     return {"orders": [desk.studio.put(f"Prepare {folder.name}", argv, "pictures", "cpu")["order"]]}
 
@@ -186,13 +194,6 @@ def _target(desk: Desk, name: str) -> Path:
     if not NAME.fullmatch(name) or name.endswith((".", " ")):
         raise Refused("A dataset's name has up to 61 letters, digits, blanks, dots, dashes and underscores, and begins with a letter or digit.")
     return desk.studio.grounds.path(f"{FOLDER}/{name}")
-
-
-def _word(desk: Desk, path: Path) -> str:
-    """The path as a word of a command: relative to the workspace where it lies there, and never taken for an option."""
-    root = desk.studio.grounds.workspace
-    word = path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
-    return f"./{word}" if word.startswith("-") else word
 
 
 def _captioner(kind: str) -> Tree:

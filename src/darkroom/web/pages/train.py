@@ -30,6 +30,8 @@ from darkroom.web.studio import Studio
 
 FETCHED = 3600.0
 """Seconds that a preflight may take whose base comes from the hub: the first one downloads it."""
+LONGEST_WORD = 100_000
+"""Bytes of one word of a command: Linux takes 131,071."""
 REMEMBERED = 200
 """Preflights that went well, of which one is asked for before a training is ordered."""
 
@@ -130,6 +132,8 @@ def read(studio: Studio, tree: dict[str, Any]) -> Asked:
     name = text(tree, "recipe", longest=1024)
     before, recipe = read_recipe(studio.grounds, name), wanted(studio.grounds, values)
     argv = tuple(command(word_of(studio.grounds, name), before, recipe))
+    if any("\0" in word or len(word.encode()) > LONGEST_WORD for word in argv):
+        raise Refused(f"{FORM}: one of its values holds a NUL, or more than {LONGEST_WORD:,} bytes: no command takes it.")
     content = file_of(studio.grounds, name).read_bytes()
     return Asked(recipe, before, argv, hashlib.sha256("\0".join(argv).encode() + b"\0" + content).hexdigest())
 

@@ -49,7 +49,8 @@ async function show() {
       trial.about ? el("p.soft", {}, trial.about) : null,
       ...trial.faults.map((fault) => el("div.note.bad", {}, fault)),
       el("div.scroll", {}, el("table", {}, el("thead", {}, el("tr", {}, ["Comparison", "Metric", "Verdict", "Difference"].map((head) => el("th", {}, head)))),
-        el("tbody", {}, trial.comparisons.map((row) => el("tr", {}, el("td", {}, `${row.arm} against ${row.against}`), el("td", {}, row.metric), el("td", {}, verdict(row.verdict)), el("td", {}, interval(row), el("div.small.soft", {}, row.sentence), row.notes.map((note) => el("div.small.warn", {}, note))))))))),
+        el("tbody", {}, trial.comparisons.map((row) => [el("tr.first", {}, el("td", {}, `${row.arm} against ${row.against}`), el("td", {}, row.metric), el("td", {}, verdict(row.verdict)), el("td.wide", {}, interval(row))),
+          el("tr", {}, el("td", { colspan: 4 }, el("div.small.soft", {}, row.sentence), row.notes.map((note) => el("div.small.warn", {}, note))))]))))),
     ratings(trial),
     trial.report ? el("section.sheet", {}, el("h2", {}, "Report"), el("iframe.report", { src: `${report(trial.report)}&v=${trial.stamp}`, title: `Report of ${trial.title || trial.name}`, loading: "lazy" })) : null,
   ].filter(Boolean));
@@ -68,9 +69,9 @@ function ratings(trial) {
   if (!facts) return null;
   return el("section.sheet", { id: "ratings" }, el("h2", {}, "What people prefer"),
     ...facts.faults.map((fault) => el("div.note.bad", {}, fault)),
-    el("table", {}, el("thead", {}, el("tr", {}, ["Comparison", "Verdict", "Chance to be preferred", "Beside the metrics"].map((head) => el("th", {}, head)))),
-      el("tbody", {}, facts.comparisons.map((row) => el("tr", {}, el("td", {}, `${row.arm} against ${row.against}`), el("td", {}, verdict(row.verdict)),
-        el("td", {}, `${percent(row.probability)} (${percent(row.low)} to ${percent(row.high)})`, el("div.small.soft", {}, row.sentence)), el("td.small", {}, row.metrics_sentence))))),
+    el("table", {}, el("thead", {}, el("tr", {}, ["Comparison", "Verdict", "Chance to be preferred"].map((head) => el("th", {}, head)))),
+      el("tbody", {}, facts.comparisons.map((row) => [el("tr.first", {}, el("td", {}, `${row.arm} against ${row.against}`), el("td", {}, verdict(row.verdict)), el("td.wide", {}, `${percent(row.probability)} (${percent(row.low)} to ${percent(row.high)})`)),
+        el("tr", {}, el("td", { colspan: 3 }, el("div.small.soft", {}, row.sentence), el("div.small.soft", {}, row.metrics_sentence)))]))),
     facts.strengths.length ? el("div.stack", {}, el("h3", {}, "Strengths (Bradley-Terry with ties, log odds)"),
       el("table", {}, el("tbody", {}, facts.strengths.map((row) => el("tr", {}, el("td", {}, row.arm), el("td.num", {}, row.log_strength.toFixed(2)), el("td", {}, interval({ mean: row.log_strength, low: row.low, high: row.high }))))))) : null,
     facts.agreement_sentence ? el("p", {}, facts.agreement_sentence) : null,

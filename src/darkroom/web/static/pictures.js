@@ -25,7 +25,8 @@ async function open(dataset) {
   await read();
   read(true).catch((error) => tell(error.message, "bad"));  // files that came or went since: 10,000 take seconds
   one("#home").hidden = true;
-  one("#dataset").hidden = one("#back").hidden = false;
+  one("#dataset").hidden = one("#back").hidden = one("#learn").hidden = false;
+  one("#learn").href = `/train?images=${encodeURIComponent(dataset)}`;
   one("#title").textContent = dataset.replace(/^datasets\//, "");
   document.title = `${one("#title").textContent} · Pictures · Darkroom`;
   turn(tab);
@@ -34,7 +35,7 @@ async function open(dataset) {
 async function leave() {
   close();
   Object.assign(store, { dataset: "", about: null });
-  one("#dataset").hidden = one("#back").hidden = true;
+  one("#dataset").hidden = one("#back").hidden = one("#learn").hidden = true;
   one("#home").hidden = false;
   one("#title").textContent = "Pictures";
   document.title = "Pictures · Darkroom";

@@ -8,7 +8,7 @@ const asked = new URLSearchParams(location.search), list = one("#list"), detail 
 const ticked = new Map();
 let which = asked.has("adapter") ? "adapters" : "runs", runs = [], adapters = [], chosen = "", drawn = "";
 const number = (value) => (value === null || value === undefined ? "" : String(+value.toPrecision(4)));
-const day = (seconds) => new Date(1000 * seconds).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" });
+const day = (seconds) => new Date(1000 * (seconds - 60 * new Date(1000 * seconds).getTimezoneOffset())).toISOString().slice(0, 16).replace("T", " ");
 
 async function look() {
   if (which === "runs") runs = (await api("/api/train/runs")).runs; else adapters = (await api("/api/runs/adapters")).adapters;
@@ -20,10 +20,10 @@ function draw() {
   const rows = (which === "runs" ? runs : adapters).filter(fits), stamp = JSON.stringify([which, chosen, rows, [...ticked.keys()]]);
   if (stamp === drawn) return;
   drawn = stamp;
-  const focused = list.contains(document.activeElement) ? document.activeElement.dataset.name : null;
+  const active = document.activeElement, focused = list.contains(active) ? [active.dataset.name || active.value, active.tagName] : null;
   list.setAttribute("aria-labelledby", `tab-${which}`);
   list.replaceChildren(...(which === "runs" ? runTable(rows) : adapterTable(rows)));
-  if (focused) list.querySelector(`[data-name="${CSS.escape(focused)}"]`)?.focus();
+  if (focused) all("button, input", list).find((each) => [each.dataset.name, each.value].includes(focused[0]) && each.tagName === focused[1])?.focus();
 }
 
 function runTable(rows) {
@@ -40,9 +40,9 @@ function adapterTable(rows) {
   drop.addEventListener("click", (event) => { if (event.target === drop) open(); });
   drop.addEventListener("keydown", (event) => { if (event.key === "Enter" || event.key === " ") { event.preventDefault(); open(); } });
   const merge = el("button", { disabled: ticked.size < 2, onclick: () => { chosen = ""; detail.replaceChildren(mergeForm([...ticked.keys()])); detail.scrollIntoView({ block: "nearest" }); } }, ticked.size < 2 ? "Tick two or more to merge" : `Merge ${ticked.size}`);
-  return [el("div.row", {}, el("span.grow.soft.small", {}, `${rows.length} files`), merge), rows.length ? el("div.scroll", {}, el("table", {}, el("caption.hidden-words", {}, "Adapters, the newest first"), el("thead", {}, el("tr", {}, ["", "File", "Words", "Method", "Rank", "Base", "Size", "When"].map((head, i) => el(i === 6 ? "th.num" : "th", {}, head || el("span.hidden-words", {}, "Merge"))))),
+  return [el("div.row", {}, el("span.grow.soft.small", {}, `${rows.length} ${rows.length === 1 ? "file" : "files"}`), merge), rows.length ? el("div.scroll", {}, el("table", {}, el("caption.hidden-words", {}, "Adapters, the newest first"), el("thead", {}, el("tr", {}, ["", "File", "Words", "Method", "Rank", "Base", "Size", "When"].map((head, i) => el(i === 6 ? "th.num" : "th", {}, head || el("span.hidden-words", {}, "Merge"))))),
     el("tbody", {}, rows.map((each) => el(each.name === chosen ? "tr.chosen" : "tr", { onclick: (event) => { if (!event.target.closest("input")) choose(each.name, true); } },
-      el("td", {}, el("input", { type: "checkbox", checked: ticked.has(each.name), disabled: Boolean(each.damaged), "aria-label": `Merge ${each.name}`, onchange: (event) => { if (event.target.checked) ticked.set(each.name, true); else ticked.delete(each.name); draw(); } })),
+      el("td", {}, el("input", { type: "checkbox", value: each.name, checked: ticked.has(each.name), disabled: Boolean(each.damaged), "aria-label": `Merge ${each.name}`, onchange: (event) => { if (event.target.checked) ticked.set(each.name, true); else ticked.delete(each.name); draw(); } })),
       el("td.wide", {}, el("button.link", { dataset: { name: each.name } }, each.name), each.damaged ? el("span.badge.bad", {}, each.damaged) : ""), el("td", {}, each.words, each.negative ? el("span.badge", {}, "negative") : ""), el("td", {}, each.method), el("td", {}, each.rank), el("td.clip", { title: each.base }, each.base.split("/").pop()), el("td.num", {}, bytes(each.size)), el("td", {}, day(each.changed))))))) : "", drop];
 }
 

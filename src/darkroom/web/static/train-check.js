@@ -19,12 +19,12 @@ function answer(facts, memory) {
   const cut = facts.captions.filter((row) => row.cut).length, prior = facts.prior;
   return [
     el("p", {}, el("b", {}, `${facts.steps} steps`), ` = ${facts.epochs} epochs of ${facts.pictures} pictures, batch ${facts.batch_size}${facts.accumulate > 1 ? ` × ${facts.accumulate} accumulated` : ""}.`,
-      facts.held_out ? ` ${facts.held_out} held out.` : "", facts.masked ? ` ${facts.masked} with a mask.` : "", facts.upscaled ? ` ${facts.upscaled} are enlarged.` : "",
-      facts.smaller_bucket ? ` ${facts.smaller_bucket} are too small for the resolution and go to smaller buckets.` : ""),
+      facts.held_out ? ` Held out: ${facts.held_out}.` : "", facts.masked ? ` With a mask: ${facts.masked}.` : "", facts.upscaled ? ` Enlarged: ${facts.upscaled}.` : "",
+      facts.smaller_bucket ? ` Too small for the resolution, and in smaller buckets: ${facts.smaller_bucket}.` : ""),
     prior ? el("p", {}, `Beside each picture one of ${prior.wanted} of the class: “${prior.prompt}” (${prior.tokens} tokens), weight ${prior.weight}.`, prior.wanted > prior.pictures ? ` ${prior.wanted - prior.pictures} of them are drawn first.` : "") : null,
     facts.remarks.map((remark) => el("div.note.warn", {}, remark)),
     bar(facts.memory_mib, memory?.memory_mib, memory),
-    el("details", { open: cut > 0 || facts.captions.length < 6 }, el("summary", {}, `Captions as the model sees them${cut ? `: ${cut} are cut` : ""}`), captions(facts.captions)),
+    el("details", { open: cut > 0 || facts.captions.length < 6 }, el("summary", {}, `Captions as the model sees them${cut ? `: ${cut} cut` : ""}`), captions(facts.captions)),
     el("details", {}, el("summary", {}, `${facts.buckets.length} ${facts.buckets.length === 1 ? "bucket" : "buckets"}`), buckets(facts.buckets)),
   ];
 }
@@ -57,5 +57,5 @@ function bar(found, there, device) {
   parts.forEach(([name, value], i) => { const part = el(`i.part${i % 7}`, { title: `${name} ${mib(value)}` }); part.style.width = `${(100 * value) / whole}%`; row.append(part); });
   return el("div.stack.tight", {}, el("div.row", {}, el("b.grow", {}, "Memory"), el(`span${over ? ".bad" : ""}`, {}, `about ${mib(found.total)}${there ? ` of ${mib(there)}` : ""}${over ? ": too much" : little ? `, ${(100 * found.total / there).toFixed(1)} % of it` : ""}`)), row,
     el("ul.legend", {}, parts.map(([name, value], i) => el("li", {}, el(`i.part${i % 7}`, { "aria-hidden": "true" }), `${name} ${mib(value)}`))),
-    el("p.small.soft", {}, `Beside the libraries' own.${device ? ` ${device.title}${device.name === "cpu" ? ": main memory" : ""}.` : ""}`));
+    el("p.small.soft", {}, `What the libraries themselves take comes on top.${device ? ` ${device.title}${device.name === "cpu" ? ": main memory" : ""}.` : ""}`));
 }

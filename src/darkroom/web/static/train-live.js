@@ -114,7 +114,7 @@ export function watchRuns({ again }) {
     const last = { ...run.latest, memory_mib: run.order?.progress?.figures?.memory_mib ?? run.facts?.result?.peak_memory_mib }, held = rows.filter((row) => row.validation !== undefined), best = held.length ? held.reduce((a, b) => (b.validation < a.validation ? b : a)) : null, now = held.at(-1);
     const trend = held.length < 2 ? "" : now.step === best.step ? "the lowest so far" : `${(100 * (now.validation / best.validation - 1)).toFixed(1)} % above step ${best.step}'s`;
     const found = [["loss", short(last.smooth ?? run.loss), "smoothed"], ["held out", short(now?.validation), trend], ["rate", short(last.rate, 3), ""], ["gradient", short(last.grad_norm, 3), ""],
-      ["speed", run.speed ? (run.speed >= 1 ? `${short(run.speed, 3)} steps/s` : `${short(1 / run.speed, 3)} s a step`) : "", ""], ["memory", last.memory_mib ? `${short(last.memory_mib / 1024, 3)} GiB` : "", run.facts?.memory_mib ? `forecast ${short(run.facts.memory_mib.total / 1024, 3)} GiB beside libraries` : ""]];
+      ["speed", run.speed ? (run.speed >= 1 ? `${short(run.speed, 3)} steps/s` : `${short(1 / run.speed, 3)} s a step`) : "", ""], ["memory", last.memory_mib ? `${short(last.memory_mib / 1024, 3)} GiB` : "", run.facts?.memory_mib ? `forecast ${short(run.facts.memory_mib.total / 1024, 3)} GiB without the libraries` : ""]];
     return found.filter(([, value]) => value).map(([what, value, more]) => el("div", {}, el("dt", {}, what), el("dd", {}, value, more ? el("span.small.soft", {}, ` ${more}`) : "")));
   }
 
