@@ -26,6 +26,8 @@ screenshots: setup browser
 demo: setup
 	$(BIN)/darkroom demo --out darkroom-demo
 
+# One OpenMP thread a process: tests start processes of their own, and two crews on two cores slow each other tenfold (docs/log.md).
+test: export OMP_NUM_THREADS := $(or $(OMP_NUM_THREADS),1)
 test: check
 	$(BIN)/python -m pytest
 

@@ -6,6 +6,7 @@ import atexit
 import logging
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from darkroom.sdxl.model import SDXL
     from darkroom.train.loop import Trainer
     from darkroom.train.recipe import Recipe
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started behind "&" or nohup: the processes of tests would inherit it, and must hear Ctrl-C
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"
