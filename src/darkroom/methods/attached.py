@@ -55,6 +55,10 @@ class Attached(ABC):
         """What a step computes with, where that is not `model` itself."""
         return model
 
+    def backward(self, loss: torch.Tensor) -> None:
+        """Add a batch's gradients. loss: ()."""
+        loss.backward()  # type: ignore[no-untyped-call]
+
     def collect(self) -> None:  # noqa: B027
         """Called when the gradients of a step are whole."""
 

@@ -59,9 +59,16 @@ class Rows(Weight):
 
     def lay(self, local: torch.Tensor) -> Any:
         """Rows that belong to the weight (its average, an optimizer's state) as a tensor that knows the whole's shape, over the same memory."""
-        from torch.distributed.tensor import DTensor
+        return as_rows(local, self.laid.device_mesh, self.shape)
 
-        return DTensor.from_local(local, self.laid.device_mesh, self.laid.placements, run_check=False, shape=self.shape, stride=_strides(self.shape))
+    def room(self, dtype: torch.dtype) -> tuple[torch.Tensor, Any]:
+        """Empty memory for what a checkpoint has of these rows, and the same as `lay` would give it."""
+        local = torch.empty(self.parameter.shape, dtype=dtype, device=self.parameter.device)
+        return local, self.lay(local)
+
+    def taken(self, local: torch.Tensor) -> torch.Tensor:
+        """What was read into `room`, as the optimizer holds it."""
+        return local
 
     def gathered(self, local: torch.Tensor) -> torch.Tensor:
         """The whole of which all processes have rows, in the first; elsewhere the rows. Every process calls it."""
@@ -107,7 +114,7 @@ class Sharded(Tuned):
         weights = {weight.key[1]: weight for weight in self._chosen(part)}
         if not weights:
             return
-        twin = self._twins[part] = _twin(self.model.parts[part], self.model.device)
+        twin = self._twins[part] = twin_of(self.model.parts[part], self.model.device)
         names = {id(parameter): name for name, parameter in twin.named_parameters()}
         inner = list(self._units(part, twin))
         for unit in inner:
@@ -122,14 +129,18 @@ class Sharded(Tuned):
         from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
         kind = type(unit)
-        for owner in unit.modules():
-            for leaf, parameter in owner._parameters.items():
-                if parameter is not None and (name := names.get(id(parameter))) is not None:
-                    owner._parameters[leaf] = self._begun(weights.get(name), parameter)
+        self._fill(unit, names, weights)
         found = fully_shard(unit, mesh=self._mesh, reshard_after_forward=reshard, mp_policy=MixedPrecisionPolicy(reduce_dtype=torch.float32))
         found.set_gradient_divide_factor(1.0)  # a share's loss is weighed by its size: its gradients are added up, not averaged
         found.set_force_sum_reduction_for_comms(True)
         unit.__class__ = kind  # transformers looks up by its class what a network may record; FSDP2 works by hooks
+
+    def _fill(self, unit: nn.Module, names: dict[int, str], weights: dict[str, Weight]) -> None:
+        """Parameters of a unit of the twin become its own."""
+        for owner in unit.modules():
+            for leaf, parameter in owner._parameters.items():
+                if parameter is not None and (name := names.get(id(parameter))) is not None:
+                    owner._parameters[leaf] = self._begun(weights.get(name), parameter)
 
     def _begun(self, weight: Weight | None, parameter: nn.Parameter) -> nn.Parameter:
         if weight is None:
@@ -224,11 +235,18 @@ class Sharded(Tuned):
         del self._learner
 
 
-def _twin(root: nn.Module, device: torch.device) -> nn.Module:
+def twin_of(root: nn.Module, device: torch.device) -> nn.Module:
     """The same network around the same parameters; it has buffers of its own, on the device."""
     shared: dict[int, Any] = {id(parameter): parameter for parameter in root.parameters()}
     shared |= {id(buffer): buffer.to(device, copy=True) for buffer in root.buffers()}
     return copy.deepcopy(root, shared)
+
+
+def as_rows(local: torch.Tensor, mesh: DeviceMesh, shape: torch.Size) -> Any:
+    """This process's rows of a tensor as one that knows the whole's shape, over the same memory."""
+    from torch.distributed.tensor import DTensor, Shard
+
+    return DTensor.from_local(local, mesh, [Shard(0)], run_check=False, shape=shape, stride=_strides(shape))
 
 
 def _strides(shape: torch.Size) -> tuple[int, ...]:

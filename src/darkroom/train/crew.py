@@ -27,6 +27,8 @@ import torch
 
 from darkroom.errors import DarkroomError, RecipeError, RunError
 from darkroom.files import write_text
+from darkroom.methods.zeroed import library
+from darkroom.train.launch import said
 
 T = TypeVar("T")
 LAUNCHER = "DARKROOM_LAUNCHER"
@@ -63,6 +65,8 @@ class Crew:
 
         _check_cards()
         os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"  # transformers would give all processes but the first a model without numbers
+        if said("ACCELERATE_USE_DEEPSPEED"):
+            library("cpu" if said("ACCELERATE_USE_CPU") else "auto")  # accelerate imports it, and reports a missing one by a traceback
         with _in_words():
             state = PartialState(cpu=not torch.cuda.is_available(), timeout=PATIENCE)
         _follow(int(os.environ.get(LAUNCHER, "0")))

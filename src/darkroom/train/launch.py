@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from darkroom.errors import RecipeError
+from darkroom.train.zero import check_zero, zero_precision, zero_stage
 
 if TYPE_CHECKING:
     import torch
@@ -33,25 +34,32 @@ def divided(recipe: Recipe) -> bool:
 
 def asked(recipe: Recipe) -> Recipe:
     """The recipe with what `accelerate launch` says of it, in its environment. Raises RecipeError for what Darkroom does not do, and why."""
-    _check_launch()
-    if not said("ACCELERATE_USE_FSDP") or recipe.train.sharding == "fsdp":
+    _check_launch(recipe)
+    engine, word = _engine()
+    if several() and (word or recipe.train.sharding).startswith("zero"):
+        from darkroom.methods.zeroed import library
+
+        library(recipe.device)
+    if not word or recipe.train.sharding == word:
         return recipe
     tree = recipe.model_dump(mode="json")
     try:
-        return type(recipe).from_tree(tree | {"train": tree["train"] | {"sharding": "fsdp"}}, "accelerate's configuration")
+        return type(recipe).from_tree(tree | {"train": tree["train"] | {"sharding": word}}, "accelerate's configuration")
     except RecipeError as error:
-        raise RecipeError(f"{error} (accelerate's configuration asks for FSDP. Without: distributed_type: MULTI_GPU.)") from None
+        raise RecipeError(f"{error} (accelerate's configuration asks for {engine}. Without: distributed_type: MULTI_GPU.)") from None
 
 
-def _check_launch() -> None:
-    """Raises RecipeError for an engine that accelerate was configured for and that the loop is not made for."""
+def _engine() -> tuple[str, str]:
+    """What accelerate is configured to divide with, and `train.sharding`'s word for it; ("", "") for nothing."""
+    if said("ACCELERATE_USE_FSDP"):
+        return "FSDP", "fsdp"
     if said("ACCELERATE_USE_DEEPSPEED"):
-        stage = os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", "2")
-        raise RecipeError(
-            f"accelerate's configuration asks for DeepSpeed (ZeRO {stage}), whose engine steps, clips and saves by itself. Here Darkroom's loop does, so that "
-            "any number of processes learns the same and a run may be gone on with by another. FSDP2 divides the same things: distributed_type: "
-            f"FSDP with fsdp_version: 2 and fsdp_reshard_after_forward: {'true' if stage == '3' else 'false'}, or --set train.sharding=fsdp."
-        )
+        return "DeepSpeed", f"zero{zero_stage()}"
+    return "", ""
+
+
+def _check_launch(recipe: Recipe) -> None:
+    """Raises RecipeError for an engine that accelerate was configured for and that the loop is not made for."""
     if said("ACCELERATE_USE_MEGATRON_LM"):
         raise RecipeError("accelerate's configuration asks for Megatron-LM, which is for language models. Take distributed_type: FSDP with fsdp_version: 2.")
     if said("ACCELERATE_USE_PARALLELISM_CONFIG"):
@@ -61,6 +69,8 @@ def _check_launch() -> None:
         )
     if said("ACCELERATE_USE_FSDP"):
         _check_fsdp()
+    if said("ACCELERATE_USE_DEEPSPEED"):
+        check_zero(recipe)
 
 
 def _check_fsdp() -> None:
@@ -85,6 +95,8 @@ def _check_fsdp() -> None:
 def check_precision(dtype: torch.dtype) -> None:
     """accelerate's mixed_precision must be the model's number format. Raises RecipeError."""
     word, held = os.environ.get("ACCELERATE_MIXED_PRECISION", "no").lower(), str(dtype).removeprefix("torch.")
+    if word == "no" and said("ACCELERATE_USE_DEEPSPEED"):
+        word = zero_precision()
     if word != "no" and FORMATS.get(word) != held:
         raise RecipeError(
             f'accelerate\'s mixed_precision = "{word}": the recipe computes in {held} here. Set train.precision = "{word}" where that is meant, or '

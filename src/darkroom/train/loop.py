@@ -112,7 +112,7 @@ class Trainer:
         losses = self.recipe.objective.losses(self.predict, self.schedule, batch, *self._draw(index, mine, batch.latents))
         # a mean over the subject's pictures, to which those of the class are added: diffusers' loss of prior preservation
         loss = losses.mean() * (counted * len(mine) / sum(not each.prior for each in shown)) / self.recipe.train.accumulate
-        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        self.attached.backward(self.scaler.scale(loss))
         return loss.detach()
 
     def _shared(self, loss: torch.Tensor) -> float:
@@ -152,8 +152,13 @@ class Trainer:
         rows = self.rows_of(name)
         return rows.lay(tensor) if rows is not None and tensor.shape == rows.parameter.shape else tensor
 
+    def _taken(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
+        rows = self.rows_of(name)
+        return rows.taken(tensor) if rows is not None and tensor.shape[1:] == rows.shape[1:] and tensor.dim() else tensor
+
     def load_state(self, tensors: dict[str, torch.Tensor], facts: dict[str, Any]) -> None:
-        """Put back what `state` gave. Raises RunError where it belongs to another recipe."""
+        """Put back what `state` gave, or `parted.read_rows` read of it. Raises RunError where it belongs to another recipe."""
+        tensors = {name: self._taken(name, tensor) for name, tensor in tensors.items()}
         weights = {name.removeprefix("weights."): tensor for name, tensor in tensors.items() if name.startswith("weights.")}
         if self.attached.shapes() != {name: tensor.shape for name, tensor in weights.items()}:
             raise RunError("the checkpoint belongs to another recipe or base: its tensors are not this method's. Start a new run.")

@@ -73,8 +73,7 @@ def read_rows(folder: Path, trainer: Trainer) -> dict[str, torch.Tensor]:
     for name, (dtype, size) in shapes_of(folder).items():
         rows = trainer.rows_of(name)
         if rows is not None and size == rows.shape:
-            found[name] = torch.empty(rows.parameter.shape, dtype=dtype, device=rows.parameter.device)
-            wanted[name] = rows.lay(found[name])
+            found[name], wanted[name] = rows.room(dtype)
         elif name.startswith(("weights.", "optimizer.")):
             found[name] = wanted[name] = torch.empty(size, dtype=dtype)
     read_parts(folder, wanted)

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import nn
 
+from darkroom.methods.zeroed import BUCKET, LIVE
 from darkroom.sdxl.model import SDXL
 from darkroom.train.recipe import Recipe
 from darkroom.train.rehearsal import Rehearsal, decoding, encoding
@@ -33,6 +35,8 @@ def moments_of(recipe: Recipe, model: SDXL, bucket: tuple[int, int], step: Rehea
     }  # fmt: skip
     text = encoders if host and not learns else 0
     gathered = _gathered(model, recipe, learns)
+    if recipe.train.sharding != "fsdp":
+        always, gathered = _zero(recipe.train.sharding, always, weights, frozen, processes, model), _buffers(recipe.train.sharding, model, weights)
     beside = max(step.peak - weights, 8 * max((math.prod(shape) for shape, _ in step.learned), default=0) // processes)
     shown = _bytes(model, "unet", *(model.parts if learns else ()))
     return {
@@ -43,6 +47,23 @@ def moments_of(recipe: Recipe, model: SDXL, bucket: tuple[int, int], step: Rehea
             "activations": shown + decoding(model, (model.resolution, model.resolution)),
         },
     }  # fmt: skip
+
+
+def _zero(word: str, always: dict[str, int], weights: int, frozen: int, processes: int, model: SDXL) -> dict[str, int]:
+    """DeepSpeed computes with weights beside those that it steps, but where stage 3 computes in bf16; a step has this process's gradients twice."""
+    mine = _part(weights, processes)
+    shared = always["model"] - _part(weights + frozen, processes)  # the base's own, on a CPU
+    if word == "zero2":
+        return always | {"model": weights + frozen + mine + shared, "gradients": 2 * mine}
+    twice = 2 if model.dtype == torch.float32 else 1
+    return always | {"model": twice * mine + _part(frozen, processes) + shared, "gradients": mine + min(mine, 4 * LIVE)}
+
+
+def _buffers(word: str, model: SDXL, weights: int) -> int:
+    """What gradients are reduced in; of stage 3 also weights that are whole for a while, with their gradients."""
+    bucket = min(4 * BUCKET, weights)
+    largest = 4 * max(_numbers(module) for _, module in blocks(model.unet))
+    return 2 * bucket if word == "zero2" else 3 * bucket + min(4 * LIVE, weights) + largest
 
 
 def _part(size: int, processes: int) -> int:

@@ -89,10 +89,10 @@ class Train(Spec):
     max_grad_norm: float = Field(1.0, ge=0, description="Gradients are scaled down to this norm (diffusers' script: 1); 0: they stay as they are.")
     clip: Literal["all", "each"] = Field("all", description="Whose norm that is: of all gradients together (as everywhere), or of each tensor's own.")
     fused: bool = Field(False, description="Step each tensor within the backward pass and drop its gradient: they are never all held (sd-scripts: off).")
-    sharding: Literal["no", "fsdp"] = Field(
+    sharding: Literal["no", "fsdp", "zero2", "zero3"] = Field(
         "no",
-        description="Whether several processes each hold all that learns, or only a part: fsdp (torch's FSDP2) divides weights, gradients and the optimizer's "
-        "state, of a full fine-tune.",
+        description="Whether several processes each hold all that learns, or only a part, of a full fine-tune: fsdp (torch's FSDP2) and zero3 (DeepSpeed's) "
+        "divide weights, gradients and the optimizer's state, zero2 all but the weights.",
     )
     seed: int = Field(0, ge=0, description="Every random draw follows from it.")
 
@@ -125,7 +125,7 @@ class Recipe(Spec):
     """One training, whole."""
 
     about: str = Field("", description="What the recipe is for.")
-    negative: bool = Field(False, description="It learns what pictures should not show: the adapter says that its words belong into the negative prompt.")
+    negative: bool = Field(False, description="It learns what pictures should not show: the adapter says that its words belong in the negative prompt.")
     base: str = Field("pocket", description='"pocket", a diffusers folder, a hub id or a .safetensors checkpoint.')
     base_config: str = Field("", description="A diffusers folder whose configuration a single-file checkpoint follows; empty: SDXL 1.0's.")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps.")

@@ -75,8 +75,20 @@ def _sharded(recipe: Recipe) -> Iterator[str]:
         yield f'train.sharding = "{train.sharding}": optimizer.kind = "{recipe.optimizer.kind}" {why}. Take adamw, lion or schedule_free'
     if train.precision == "fp16":
         yield f'train.sharding = "{train.sharding}" in fp16: no process would see all gradients that overflow. Set train.precision = "bf16"'
+    if train.sharding.startswith("zero"):
+        yield from _zero(method, train.sharding)
     if method.ema_on_host:
         yield f'train.sharding = "{train.sharding}" keeps a part of the average beside the part of the weights. Leave method.ema_on_host out'
+
+
+def _zero(method: FullTuning, word: str) -> Iterator[str]:
+    if method.weights == "bf16":
+        yield f'train.sharding = "{word}": DeepSpeed keeps what learns in fp32. Set method.weights = "fp32", or train.sharding = "fsdp"'
+    if method.text_encoders and word == "zero3":
+        yield (
+            f'train.sharding = "{word}" gathers weights each time they compute, and processes that encode different numbers of captions would wait for each '
+            'other for ever. Set train.sharding = "zero2" or "fsdp", or method.text_encoders = false'
+        )
 
 
 def _whole_model(recipe: Recipe) -> Iterator[str]:

@@ -13,9 +13,11 @@ from darkroom.errors import RecipeError
 from darkroom.methods import FullTuning
 from darkroom.methods.attached import Attached
 from darkroom.methods.sharded import Sharded, Units
+from darkroom.methods.zeroed import Zeroed
 from darkroom.sdxl.model import SDXL
 from darkroom.train.launch import said
 from darkroom.train.swap import blocks
+from darkroom.train.zero import zero_given
 
 if TYPE_CHECKING:
     from darkroom.train.crew import Crew
@@ -28,6 +30,8 @@ def attach(recipe: Recipe, model: SDXL, crew: Crew) -> Attached:
     if recipe.train.sharding == "no" or crew.size == 1:
         return method.attach(model, recipe.train.seed)
     assert isinstance(method, FullTuning), "rules.refusals"
+    if recipe.train.sharding != "fsdp":
+        return Zeroed(method, model, int(recipe.train.sharding.removeprefix("zero")), zero_given())
     if not hasattr(FSDPModule, "set_force_sum_reduction_for_comms"):
         raise RecipeError(f'train.sharding = "fsdp" wants a newer torch than {torch.__version__} (2.13 was tried). Install it: pip install -U torch')
     units, reshard = _accelerates() if said("ACCELERATE_USE_FSDP") else (_blocks, True)

@@ -212,7 +212,7 @@ LAUNCH_WHY = {
     "config_file": "accelerate's own file is not read here: what it says of precision or processes is not known",
     "gpu_ids": 'one device is used: choose it with device = "cuda:1"',
     "cpu": 'choose it with device = "cpu"',
-    "use_deepspeed": "one process trains; a card that is too small is helped by train.gradient_checkpointing",
+    "use_deepspeed": 'here it is train.sharding = "zero2" or "zero3", of a full fine-tune; a card that is too small is helped by train.gradient_checkpointing',
     "use_fsdp": "one process trains; a card that is too small is helped by train.gradient_checkpointing",
     "gradient_accumulation_steps": "it is DeepSpeed's; the script's own is train.accumulate",
     "gradient_clipping": "it is DeepSpeed's; the script's own is train.max_grad_norm",

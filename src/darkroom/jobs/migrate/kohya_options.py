@@ -216,7 +216,7 @@ LACKING = {
     "resize_interpolation": "pictures are resized with Lanczos", "custom_attributes": "not used for SDXL",
     "min_bucket_reso": _BUCKETS, "max_bucket_reso": _BUCKETS, "dataset_class": "pictures come from a folder",
     "reg_data_dir": "regularisation pictures are no recipe's (yet): only your own are learned from",
-    "deepspeed": "one process trains", "zero_stage": "one process trains",
+    "deepspeed": "here it is train.sharding", "zero_stage": "here it is train.sharding = \"zero2\" or \"zero3\"",
     "offload_optimizer_device": "one process trains", "offload_param_device": "one process trains",
     "zero3_init_flag": "one process trains", "offload_optimizer_nvme_path": "one process trains", "offload_param_nvme_path": "one process trains",
     "zero3_save_16bit_model": "one process trains", "fp16_master_weights_and_gradients": "what is learned stays in float32",
