@@ -127,9 +127,16 @@ class Ledger:
             if rest <= 0:
                 self._write()
             elif not self._later:
-                self._later.append(threading.Timer(rest, self._write))
-                self._later[0].daemon = True
-                self._later[0].start()
+                later = threading.Timer(rest, lambda: self._late(later))
+                later.daemon = True
+                self._later.append(later)
+                later.start()
+
+    def _late(self, timer: threading.Timer) -> None:
+        """Write what was put off, unless a move that came while the timer waited for its turn has written it: it cannot be cancelled any more."""
+        with self._lock:
+            if timer in self._later:
+                self._write()
 
     def _write(self) -> None:
         """By a name of its own, and moved into place; without waiting for the disk, which a training would feel."""
