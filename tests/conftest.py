@@ -33,6 +33,12 @@ os.environ["DARKROOM_CACHE"] = tempfile.mkdtemp(prefix="darkroom-test-cache-")
 atexit.register(shutil.rmtree, os.environ["DARKROOM_CACHE"], ignore_errors=True)
 
 
+@pytest.fixture
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cache that no other test has seen."""
+    monkeypatch.setenv("DARKROOM_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     if not SHARED.is_dir():

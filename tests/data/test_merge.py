@@ -21,10 +21,7 @@ from darkroom.jobs.edit import edit, overrule, write_captions
 from darkroom.jobs.screen import screen
 from darkroom.jobs.watch import Silent
 
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DARKROOM_CACHE", str(tmp_path_factory.mktemp("cache")))
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 @pytest.fixture

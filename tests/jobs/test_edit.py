@@ -28,16 +28,13 @@ from darkroom.jobs.tokens import count_tokens
 
 SMALL = Screening().but(["side.smallest=64", "compression.png=0"])
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 
 def drawn(seed: int, side: int = 128) -> Image.Image:
     rng = np.random.default_rng(seed)
     blocks = Image.fromarray(rng.integers(0, 256, (7, 7, 3), dtype=np.uint8)).resize((side, side), Image.Resampling.BICUBIC)
     return Image.blend(blocks, Image.fromarray(rng.integers(0, 256, (side, side, 3), dtype=np.uint8)), 0.2)
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DARKROOM_CACHE", str(tmp_path_factory.mktemp("cache")))
 
 
 @pytest.fixture

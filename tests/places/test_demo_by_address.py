@@ -16,6 +16,8 @@ from darkroom import places, pocket
 from darkroom.cli.main import run
 from support import s3
 
+pytestmark = pytest.mark.usefixtures("machine")
+
 
 @pytest.fixture(scope="module", autouse=True)
 def served() -> Iterator[None]:
@@ -24,18 +26,6 @@ def served() -> Iterator[None]:
             if file.is_file():
                 s3.client().upload_file(str(file), "machines", f"all/{file.relative_to(pocket.CATS).as_posix()}")
         yield
-
-
-@pytest.fixture(autouse=True)
-def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    def go(name: str) -> None:
-        monkeypatch.setenv("DARKROOM_CACHE", str(tmp_path / name))
-        places._compared.clear()
-        s3.forget()
-
-    monkeypatch.chdir(tmp_path)
-    go("a")
-    return go
 
 
 def body(key: str) -> bytes:

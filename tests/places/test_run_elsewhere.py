@@ -20,6 +20,8 @@ from darkroom import places, pocket
 from darkroom.cli.main import run
 from support import s3
 
+pytestmark = pytest.mark.usefixtures("machine")
+
 SOURCE = Path(pocket.__file__).parents[2]
 SETTINGS = ("train.save_every=2 steps", "preview.steps=2", "preview.every=100 steps", "device=cpu", "data.batch_size=2", "method.rank=4")
 LINE = ["train", "demo", "--images", "s3://machines/cats", "--subject", "TOK cat", *(word for setting in SETTINGS for word in ("--set", setting))]
@@ -31,18 +33,6 @@ def served() -> Iterator[s3.Gate]:
         for file in (pocket.CATS / "train").iterdir():
             s3.client().upload_file(str(file), "machines", f"cats/{file.name}")
         yield gate
-
-
-@pytest.fixture(autouse=True)
-def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    def go(name: str) -> None:
-        monkeypatch.setenv("DARKROOM_CACHE", str(tmp_path / name))
-        places._compared.clear()
-        s3.forget()
-
-    monkeypatch.chdir(tmp_path)
-    go("a")
-    return go
 
 
 def body(key: str) -> bytes:

@@ -12,8 +12,8 @@ import pytest
 from safetensors.torch import load_file
 
 from darkroom.errors import RunError
-from darkroom.jobs.processes import train_together
-from darkroom.jobs.train import run_training
+from darkroom.jobs.processes import resume_together, train_together
+from darkroom.jobs.train import Stopped, resume_training, run_training
 from darkroom.train.run import Run
 
 STEPS = 20
@@ -98,3 +98,16 @@ def compared(run: Run, asked, alone: Path) -> None:
     assert apart < 1e-6
     assert [row["step"] for row in run.read_log()] == list(range(1, STEPS + 1))
     assert max(abs(a["loss"] - b["loss"]) for a, b in zip(expected.read_log(), run.read_log(), strict=True)) < 1e-5
+
+
+def begun_by_two_ended_by_three(recipe, folder, alone):
+    """Two begin a divided training, one of them is killed; one process goes on until Ctrl-C, three end it. They learn what one learns in `alone`.
+
+    A batch of two is too small for three: the third computes along, and counts for nothing.
+    """
+    at = killed(recipe, folder, 9)
+    with pytest.raises(Stopped):
+        resume_training(folder, Impatient(at + 2))
+    assert not Run(folder).checkpoints()[-1].parted, "one process writes all of it"
+    compared(resume_together(folder, 3), recipe, alone)
+    assert len(Run(folder).checkpoints()[-1].facts["parts"]) == 3

@@ -8,9 +8,9 @@ from safetensors.torch import load_file, save_file
 from torch import distributed
 
 from darkroom.errors import RecipeError, RunError
-from darkroom.jobs.processes import resume_together, train_together
+from darkroom.jobs.processes import train_together
 from darkroom.jobs.runs import list_runs
-from darkroom.jobs.train import Stopped, prepare, resume_training, run_training
+from darkroom.jobs.train import prepare, resume_training, run_training
 from darkroom.methods import FullTuning
 from darkroom.methods.sharded import Sharded
 from darkroom.train.forecast import forecast
@@ -21,7 +21,7 @@ from darkroom.train.parted import parts_of, read_rows, read_whole, write_parts
 from darkroom.train.recipe import Recipe
 from darkroom.train.run import Run
 from darkroom.train.sharding import _accelerates, _blocks
-from support.crews import Impatient, brief, compared, full, killed
+from support.crews import begun_by_two_ended_by_three, brief, compared, full, killed
 
 
 @pytest.fixture
@@ -51,15 +51,8 @@ def test_divided_among_two_of_which_one_is_killed_and_ended_by_one(recipe, tmp_p
     ids=["plain", "all at once"],
 )
 def test_two_of_which_one_is_killed_then_one_then_three_learn_what_one_learns(quick, tmp_path, change):
-    """A batch of two is too small for three: the third computes along, and counts for nothing."""
     recipe = full(brief(quick), **{"sharding": "fsdp", "save_every": "8 steps", **change})
-    folder = tmp_path / "run"
-    at = killed(recipe, folder, 9)
-    with pytest.raises(Stopped):
-        resume_training(folder, Impatient(at + 2))
-    assert not Run(folder).checkpoints()[-1].parted, "one process writes all of it"
-    compared(resume_together(folder, 3), recipe, tmp_path / "one")
-    assert len(Run(folder).checkpoints()[-1].facts["parts"]) == 3
+    begun_by_two_ended_by_three(recipe, tmp_path / "run", tmp_path / "one")
 
 
 @pytest.mark.slow

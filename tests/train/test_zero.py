@@ -10,14 +10,14 @@ import torch
 
 from darkroom.errors import RecipeError
 from darkroom.jobs.processes import resume_together, train_together
-from darkroom.jobs.train import Stopped, resume_training
+from darkroom.jobs.train import resume_training
 from darkroom.methods.zeroed import configured
 from darkroom.train.forecast import forecast
 from darkroom.train.launch import asked, check_precision
 from darkroom.train.recipe import Recipe
 from darkroom.train.run import Run
 from darkroom.train.zero import zero_given
-from support.crews import Impatient, brief, compared, full, killed, weights
+from support.crews import begun_by_two_ended_by_three, brief, compared, full, killed, weights
 
 deepspeed = pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="DeepSpeed is not installed: pip install sdxl-darkroom[deepspeed]")
 
@@ -41,16 +41,9 @@ def test_divided_among_two_of_which_one_is_killed_and_ended_by_one(quick, tmp_pa
 @pytest.mark.slow
 @pytest.mark.parametrize(("sharding", "more"), [("zero2", {"text_encoders": True}), ("zero3", {})], ids=["zero2", "zero3"])
 def test_all_at_once_in_two_then_in_one_then_in_three(quick, tmp_path, sharding, more):
-    """A batch of two is too small for three: the third computes along, and counts for nothing."""
     method = {"ema": 0.8, "rates": {"mid_block": 0.5, "down_blocks.0": 0.0}, **more}
     recipe = full(brief(quick), method, sharding=sharding, save_every="8 steps", accumulate=2, gradient_checkpointing=True)
-    folder = tmp_path / "run"
-    at = killed(recipe, folder, 9)
-    with pytest.raises(Stopped):
-        resume_training(folder, Impatient(at + 2))
-    assert not Run(folder).checkpoints()[-1].parted, "one process writes all of it"
-    compared(resume_together(folder, 3), recipe, tmp_path / "one")
-    assert len(Run(folder).checkpoints()[-1].facts["parts"]) == 3
+    begun_by_two_ended_by_three(recipe, tmp_path / "run", tmp_path / "one")
 
 
 @deepspeed

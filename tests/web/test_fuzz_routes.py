@@ -82,8 +82,7 @@ def studio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Studio]:
         (place / name).symlink_to(neighbour / f"secret{Path(name).suffix}")
     (place / ".darkroom" / "orders").mkdir(parents=True)
     (place / "link-to-own").symlink_to(place / ".darkroom")
-    made = Studio(Grounds.of(place, [tmp_path / "photos"]), Door())
-    made.line = Noted(place / ".darkroom", starts=False)
+    made = Studio(Grounds.of(place, [tmp_path / "photos"]), Door(), Noted(place / ".darkroom", starts=False))
     WATCH.place, WATCH.seen = tmp_path, []
     FINDINGS.clear()
     yield made

@@ -57,9 +57,7 @@ def studio(tmp_path: Path) -> Studio:
         save_file(TENSORS, folder / "state.safetensors")
         (folder / "state.json").write_text("{}")
         run.log({"step": step, "loss": 0.5, "validation": 1 / step})
-    made = Studio(Grounds.of(place, []), Door())
-    made.line = Quiet(place / ".darkroom")
-    return made
+    return Studio(Grounds.of(place, []), Door(), Quiet(place / ".darkroom"))
 
 
 @pytest.fixture

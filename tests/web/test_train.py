@@ -54,9 +54,7 @@ def studio(tmp_path: Path) -> Studio:
         (place / "cats" / path.name).write_bytes(path.read_bytes())
     (tmp_path / "secret").mkdir()
     (place / "link").symlink_to(tmp_path / "secret")
-    made = Studio(Grounds.of(place, [photos]), Door())
-    made.line = Quiet(place / ".darkroom")
-    return made
+    return Studio(Grounds.of(place, [photos]), Door(), Quiet(place / ".darkroom"))
 
 
 @pytest.fixture

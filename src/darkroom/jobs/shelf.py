@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from darkroom.jobs.inventory import take_stock
-from darkroom.jobs.runs import list_runs
+from darkroom.jobs.inventory import Inventory
+from darkroom.jobs.runs import Told
 
 
 @dataclass(frozen=True)
@@ -34,22 +34,24 @@ class Wearable:
         return asdict(self)
 
 
-def wearables(workspace: Path) -> list[Wearable]:
-    """Everything learned below the workspace, the newest first."""
-    found = [*_of_runs(workspace), *_of_files(workspace)]
+def wearables(workspace: Path, runs: Iterable[Told], stock: Inventory) -> list[Wearable]:
+    """Everything learned below the workspace, the newest first, of its runs (those in runs/) and of what lies in it."""
+    found = [*_of_runs(workspace, runs), *_of_files(workspace, stock)]
     return sorted(found, key=lambda one: (-one.changed, one.name))
 
 
-def _of_runs(workspace: Path) -> Iterator[Wearable]:
-    folder = workspace / "runs"
-    for run in list_runs(folder) if folder.is_dir() else ():
+def _of_runs(workspace: Path, runs: Iterable[Told]) -> Iterator[Wearable]:
+    for run in runs:
+        if not run.folder.is_relative_to(workspace / "runs"):
+            continue
         steps = tuple(sorted(int(path.name) for path in (run.folder / "steps").glob("[0-9]*") if path.name.isdigit())) if run.folder.is_dir() else ()
         if not run.product and not steps:
             continue
         kind = "model" if run.method.startswith("full") else "word" if run.method.startswith("inversion") else "adapter"
         where = run.folder.relative_to(workspace).as_posix()
         file = where if kind != "word" or not run.product else f"{where}/{run.product}"
-        yield Wearable(f"{run.name} ({run.method})", file, kind, where, _trigger(run.folder), steps, run.changed)
+        name = run.folder.relative_to(workspace / "runs").as_posix()
+        yield Wearable(f"{name} ({run.method})", file, kind, where, _trigger(run.folder), steps, run.changed)
 
 
 def _trigger(run: Path) -> str:
@@ -60,8 +62,7 @@ def _trigger(run: Path) -> str:
         return ""
 
 
-def _of_files(workspace: Path) -> Iterator[Wearable]:
-    stock = take_stock(workspace)
+def _of_files(workspace: Path, stock: Inventory) -> Iterator[Wearable]:
     for adapter in stock.adapters:
         if not adapter.damaged and not _in_run(adapter.path, workspace):
             name = adapter.path.relative_to(workspace).as_posix()

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Collection
 from pathlib import Path
+from typing import Any
 
 from darkroom.web.grounds import Grounds, Refused
 
 BUILT_IN = ("", "pocket", "pocket-refiner", "none")
 HUB = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}$")
+FILES = ("file", "image", "mask", "keep", "reference", "training")
+MODELS = ("base", "scorer", "model")
+"""Keys of a request or a trial that name a file or folder, and those that name a model; so do the values of a table "models"."""
 STEP = re.compile(r"^(.+)@(\d{1,9})$")
 
 
@@ -36,3 +41,21 @@ def as_word(grounds: Grounds, path: Path) -> str:
         return str(real)
     word = real.relative_to(grounds.workspace).as_posix()
     return f"./{word}" if word.startswith("-") else word
+
+
+def renamed(tree: Any, change: Callable[[str, str], str], left_out: Collection[str] = (), key: str = "") -> Any:
+    """A request or a trial with `change(key, name)` in the place of every name of a file or a model, and without the keys that are left out."""
+    match tree:
+        case dict():
+            return {name: renamed(value, change, left_out, "model" if key == "models" else name) for name, value in tree.items() if name not in left_out}
+        case list() | tuple():
+            return [renamed(value, change, left_out, key) for value in tree]
+        case str() if key in (*FILES, *MODELS) and tree and (key, tree) != ("keep", "face"):
+            return change(key, tree)
+        case _:
+            return tree
+
+
+def all_placed(grounds: Grounds, tree: Any, left_out: Collection[str] = ()) -> Any:
+    """A request or a trial with every name where a job finds it. Raises Refused for one outside of the grounds."""
+    return renamed(tree, lambda key, name: placed(grounds, name, hub=key in MODELS), left_out)

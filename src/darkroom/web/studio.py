@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from darkroom.files import atomic, cache_folder
 from darkroom.jobs.queue import Command, Line, devices
 from darkroom.web.grounds import OWN, Grounds
 from darkroom.web.guard import Door
+from darkroom.web.shelf import Shelf
 from darkroom.web.uploads import Uploads
 
 PAGES = (("pictures", "Pictures"), ("train", "Train"), ("draw", "Draw"), ("compare", "Compare"), ("runs", "Runs"))
@@ -34,12 +35,16 @@ class Studio:
 
     grounds: Grounds
     door: Door
+    queue: InitVar[Line | None] = None
+    """The workspace's own where none is given."""
     line: Line = field(init=False)
+    shelf: Shelf = field(init=False)
     uploads: Uploads = field(init=False)
     templates: Environment = field(init=False)
 
-    def __post_init__(self) -> None:
-        self.line = Line(self.grounds.workspace / OWN)
+    def __post_init__(self, queue: Line | None) -> None:
+        self.line = queue or Line(self.grounds.workspace / OWN)
+        self.shelf = Shelf(self.grounds, self.line)
         self.uploads = Uploads(self.grounds)
         self.templates = Environment(
             loader=PackageLoader("darkroom.web"), autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined, enable_async=False

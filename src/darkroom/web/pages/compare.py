@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from functools import lru_cache
 from pathlib import Path
@@ -13,15 +12,15 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from darkroom.errors import DarkroomError
+from darkroom.evidence.answers import raters
 from darkroom.evidence.arms import Trial
 from darkroom.evidence.planning_text import plan_lines
 from darkroom.evidence.rated import rated, rated_lines
 from darkroom.evidence.rating import open_trial
 from darkroom.files import write_text
-from darkroom.jobs.shelf import wearables
 from darkroom.web.answer import Answer, body, text
 from darkroom.web.grounds import Refused
-from darkroom.web.naming import placed
+from darkroom.web.naming import all_placed
 from darkroom.web.pages.compare_rating import rating_routes
 from darkroom.web.studio import Studio
 
@@ -39,8 +38,8 @@ def routes(studio: Studio) -> list[Route]:
 
     def trials(request: Request) -> Response:
         """Every trial of the workspace, the newest first, and what one could be made of."""
-        found = [_brief(studio, file.parent) for file in _files(studio.grounds.workspace) if studio.grounds.holds(file)]
-        things = [one.told() for one in wearables(studio.grounds.workspace)]
+        found = [_brief(studio, folder) for folder in _folders_of_trials(studio) if studio.grounds.holds(folder / "trial.json")]
+        things = [one.told() for one in studio.shelf.wearables()]
         return Answer({"trials": sorted(found, key=lambda one: -one["changed"]), "things": things, "folders": _folders(studio.grounds.workspace)})
 
     def trial(request: Request) -> Response:
@@ -55,7 +54,7 @@ def routes(studio: Studio) -> list[Route]:
         asked = tree.get("trial")
         if not isinstance(asked, dict):
             raise Refused('"trial" must be an object.')
-        whole = Trial.from_tree(_placed(studio, asked), "the trial")
+        whole = Trial.from_tree(all_placed(studio.grounds, asked), "the trial")
         file = studio.grounds.path(f"{FOLDER}/{name}.toml")
         write_text(file, whole.to_toml())
         plan = ("--plan",) if tree.get("plan") is True else ()
@@ -79,14 +78,10 @@ def routes(studio: Studio) -> list[Route]:
     ]
 
 
-def _files(workspace: Path) -> list[Path]:
-    """trial.json files of the workspace, not those deeper than three folders, nor what links lead to."""
-    found = []
-    for here, inner, files in os.walk(workspace):
-        deep = len(Path(here).relative_to(workspace).parts)
-        inner[:] = sorted(name for name in inner if not name.startswith(".") and deep < 3)
-        found += [Path(here) / name for name in files if name == "trial.json"]
-    return found[:LOOKED_AT]
+def _folders_of_trials(studio: Studio) -> list[Path]:
+    """Trials of the workspace that came to an end, not those deeper than three folders, nor what links lead to."""
+    home = studio.grounds.workspace
+    return [folder for folder in studio.shelf.inventory(home).trials if len(folder.relative_to(home).parts) <= 3][:LOOKED_AT]
 
 
 def _brief(studio: Studio, folder: Path) -> dict[str, Any]:
@@ -96,7 +91,7 @@ def _brief(studio: Studio, folder: Path) -> dict[str, Any]:
         **facts,
         "name": studio.grounds.name(folder),
         "changed": stat.st_mtime,
-        "raters": sorted(path.stem for path in (folder / "ratings").glob("*.jsonl")),
+        "raters": raters(folder),
     }
 
 
@@ -148,20 +143,3 @@ def _free(workspace: Path, name: str) -> str:
         number += 1
         found = f"{stem}-{number}"
     return found
-
-
-MODELS = ("base", "scorer", "model")
-FILES = ("file", "reference", "training")
-
-
-def _placed(studio: Studio, tree: Any, key: str = "") -> Any:
-    """The tree with every name of a file or model where it lies. Raises Refused for one outside of the grounds."""
-    match tree:
-        case dict():
-            return {name: _placed(studio, value, "model" if key == "models" else name) for name, value in tree.items()}
-        case list():
-            return [_placed(studio, value, key) for value in tree]
-        case str() if key in (*MODELS, *FILES) and tree:
-            return placed(studio.grounds, tree, hub=key in MODELS)
-        case _:
-            return tree

@@ -5,32 +5,29 @@ from __future__ import annotations
 import asyncio
 import filecmp
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel
 from starlette.requests import Request as Asked
 from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 
-from darkroom.errors import DarkroomError, DatasetError
+from darkroom.errors import DarkroomError
 from darkroom.jobs.gallery import FOLDER, TRASH, gallery, take_back, throw_away
 from darkroom.jobs.generate import PRECISIONS
 from darkroom.jobs.queue import Draw, devices
 from darkroom.jobs.reading import adapter_names, reading
-from darkroom.jobs.shelf import wearables
 from darkroom.prompt import LANGUAGES, NEGATIVES
 from darkroom.sampling.request import Request, read_request
 from darkroom.sampling.samplers import SAMPLERS
+from darkroom.spec import Tree
 from darkroom.web.answer import Answer, body, number, text
 from darkroom.web.grounds import Refused
-from darkroom.web.naming import placed
+from darkroom.web.naming import MODELS, all_placed, placed, renamed
 from darkroom.web.studio import Studio
 
 AGAIN = f"{FOLDER}/again"
 MOST = 64
 """Pictures of one click."""
-FILES = ("file", "image", "mask", "keep")
-MODELS = ("base", "model")
 FILLED = ("sha256", "base_sha256", "image_sha256", "mask_sha256", "keep_sha256", "model_sha256", "short")
 """What is filled in while drawing: left out when a request comes back into the form, where the file may be another one by then."""
 
@@ -47,7 +44,7 @@ def routes(studio: Studio) -> list[Route]:
         return Answer({
             "defaults": Request(prompt="").model_dump(mode="json", exclude={*FILLED}), "meanings": _meanings(Request), "languages": LANGUAGES,
             "samplers": {key: sampler.title for key, sampler in SAMPLERS.items()}, "negatives": NEGATIVES, "devices": devices(),
-            "things": [one.told() for one in wearables(home)],
+            "things": [one.told() for one in studio.shelf.wearables()],
         })  # fmt: skip
 
     async def read(request: Asked) -> Response:
@@ -64,7 +61,7 @@ def routes(studio: Studio) -> list[Route]:
         asked = tree.get("request")
         if not isinstance(asked, dict):
             raise Refused('"request" must be an object.')
-        first = Request.from_tree(_placed(studio, asked), "the request")
+        first = Request.from_tree(all_placed(studio.grounds, asked, FILLED), "the request")
         count = number(tree, "count", 1, 1, MOST)
         requests = tuple(first.model_copy(update={"seed": (first.seed + more) % (1 << 63)}) for more in range(count))
         order = Draw(
@@ -91,7 +88,7 @@ def routes(studio: Studio) -> list[Route]:
     def carried(request: Asked) -> Response:
         """?name=: the request that a PNG carries, as the form has it."""
         path = studio.grounds.there(request.query_params.get("name", ""))
-        tree = _shown(studio, read_request(path).model_dump(mode="json"))
+        tree = _shown(studio, read_request(path))
         tree["seed"] = str(tree["seed"])  # a page's numbers are exact up to 2^53
         return Answer({"request": tree, "missing": sorted(_missing(studio, tree))})
 
@@ -99,7 +96,7 @@ def routes(studio: Studio) -> list[Route]:
         """{"name"}: drawn once more from what it carries, by the process that keeps its models open."""
         path = studio.grounds.there(text(await body(request), "name"))
         carried = read_request(path)
-        _placed(studio, _shown(studio, carried.model_dump(mode="json")))
+        all_placed(studio.grounds, _shown(studio, carried))
         how = PRECISIONS.get(carried.precision, "auto")
         order = Draw(requests=(carried,), out=AGAIN, title=f"Again: {path.name}", page="draw", device=devices()[0]["name"], precision=how, fill=False)
         return Answer({"order": await asyncio.to_thread(studio.line.put, order)})
@@ -142,42 +139,27 @@ def _meanings(spec: type[BaseModel]) -> dict[str, str]:
     return {name: field.description or "" for name, field in spec.model_fields.items()}
 
 
-def _placed(studio: Studio, tree: Any, key: str = "") -> Any:
-    """The request with every file and model where a job finds it. Raises Refused for one outside of the grounds."""
-    match tree:
-        case dict():
-            return {name: _placed(studio, value, name) for name, value in tree.items() if name not in FILLED}
-        case list() | tuple():
-            return [_placed(studio, value, key) for value in tree]
-        case str() if key in (*FILES, *MODELS) and tree and not (key == "keep" and tree == "face"):
-            return placed(studio.grounds, tree, hub=key in MODELS)
-        case _:
-            return tree
-
-
-def _shown(studio: Studio, tree: Any, key: str = "") -> Any:
+def _shown(studio: Studio, request: Request) -> Tree:
     """A request of a PNG as pages name its files, without what is filled in while drawing."""
-    match tree:
-        case dict():
-            return {name: _shown(studio, value, name) for name, value in tree.items() if name not in FILLED}
-        case list() | tuple():
-            return [_shown(studio, value, key) for value in tree]
-        case str() if key in (*FILES, *MODELS) and Path(tree).is_absolute() and studio.grounds.holds(Path(tree)):
-            return studio.grounds.name(Path(tree))
-        case _:
-            return tree
+
+    def name(key: str, text: str) -> str:
+        path = Path(text)
+        return studio.grounds.name(path) if path.is_absolute() and studio.grounds.holds(path) else text
+
+    shown: Tree = renamed(request.model_dump(mode="json"), name, FILLED)
+    return shown
 
 
-def _missing(studio: Studio, tree: Any, key: str = "") -> set[str]:
+def _missing(studio: Studio, tree: Tree) -> set[str]:
     """Names in a request that lead nowhere here: a picture of another machine."""
-    match tree:
-        case dict():
-            return {found for name, value in tree.items() for found in _missing(studio, value, name)}
-        case list() | tuple():
-            return {found for value in tree for found in _missing(studio, value, key)}
-        case str() if key in (*FILES, *MODELS) and tree and not (key == "keep" and tree == "face"):
-            try:
-                placed(studio.grounds, tree, hub=key in MODELS)
-            except (DarkroomError, DatasetError):
-                return {tree}
-    return set()
+    found = set[str]()
+
+    def look(key: str, text: str) -> str:
+        try:
+            placed(studio.grounds, text, hub=key in MODELS)
+        except DarkroomError:
+            found.add(text)
+        return text
+
+    renamed(tree, look)
+    return found

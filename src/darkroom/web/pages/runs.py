@@ -18,7 +18,6 @@ from darkroom.web.answer import Answer, body, text
 from darkroom.web.ask import ask
 from darkroom.web.grounds import Refused
 from darkroom.web.pages import runs_orders
-from darkroom.web.pages.train_live import shelf_of
 from darkroom.web.pages.train_values import word
 from darkroom.web.studio import Studio
 
@@ -28,7 +27,7 @@ ADAPTERS = "adapters"
 
 def routes(studio: Studio) -> list[Route]:
     """The page, and /api/runs/..."""
-    shelf = shelf_of(studio)
+    shelf = studio.shelf
 
     def page(request: Request) -> Response:
         return studio.page(request, "runs")
@@ -76,7 +75,7 @@ def routes(studio: Studio) -> list[Route]:
 
 
 def _whole(studio: Studio, folder: Path) -> dict[str, Any]:
-    grounds, run, shelf = studio.grounds, Run.open(folder), shelf_of(studio)
+    grounds, run, shelf = studio.grounds, Run.open(folder), studio.shelf
     stocks = [shelf.inventory(root) for root in (grounds.workspace, *grounds.others.values())]
     log = shelf.logs.of(folder)
     rows = log.since("")["rows"]
@@ -111,5 +110,5 @@ def _moved(studio: Studio, source: Path) -> Path:
         number += 1
         target = folder / f"{source.stem}-{number}{source.suffix}"
     source.rename(target)
-    shelf_of(studio).forget()
+    studio.shelf.forget()
     return target

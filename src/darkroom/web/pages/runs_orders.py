@@ -14,7 +14,6 @@ from starlette.routing import Route
 from darkroom.errors import RecipeError
 from darkroom.web.answer import Answer, body, number, text
 from darkroom.web.grounds import Refused
-from darkroom.web.pages.train_live import shelf_of
 from darkroom.web.pages.train_values import word
 from darkroom.web.studio import Studio
 
@@ -37,7 +36,7 @@ def routes(studio: Studio) -> list[Route]:
             raise Refused("That cannot be made of a run.")
         tree = await body(request)
         answer = await asyncio.to_thread(made, studio, tree)
-        shelf_of(studio).forget()
+        studio.shelf.forget()
         return Answer(answer)
 
     return [Route("/api/runs/{what}", order, methods=["POST"])]

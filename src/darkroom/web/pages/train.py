@@ -24,7 +24,6 @@ from darkroom.web.ask import LONGEST, ask
 from darkroom.web.grounds import Refused
 from darkroom.web.naming import HUB
 from darkroom.web.pages import train_live, train_recipes
-from darkroom.web.pages.train_live import shelf_of
 from darkroom.web.pages.train_values import FORM, file_of, read_recipe, recipes, shown, wanted, word, word_of
 from darkroom.web.studio import Studio
 
@@ -50,7 +49,7 @@ class Asked:
 def routes(studio: Studio) -> list[Route]:
     """The page, and /api/train/..."""
     checked: OrderedDict[str, None] = OrderedDict()
-    shelf = shelf_of(studio)
+    shelf = studio.shelf
 
     def page(request: Request) -> Response:
         return studio.page(request, "train")

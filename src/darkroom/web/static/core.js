@@ -136,6 +136,13 @@ export async function send(files, onprogress = () => {}) {
   return { batch, folder, taken, refused };
 }
 
+/** Send one file: its name in the workspace. What is refused is thrown. */
+export async function sendOne(file) {
+  const { taken, refused } = await send([file]);
+  if (refused.length) throw new Error(refused[0].why);
+  return taken[0].name;
+}
+
 /** Files of a drop, folders walked: [{ file, name: "sub/a.png" }]. */
 export async function dropped(transfer) {
   const entries = [...transfer.items].map((item) => item.webkitGetAsEntry?.()).filter(Boolean);

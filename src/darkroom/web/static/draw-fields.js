@@ -1,5 +1,5 @@
 // The form of a request: every field of it, those that matter first.
-import { doing, el, file, send, small, takeFiles } from "/static/core.js";
+import { doing, el, file, sendOne, small, takeFiles } from "/static/core.js";
 import { paint } from "/static/draw-mask.js";
 import { reader, readingLine, weighKeys } from "/static/draw-prompt.js";
 
@@ -69,7 +69,7 @@ export function fields(form, known) {
     const id = Math.random().toString(36).slice(2, 7);
     const model = el("input", { id: `c${id}`, value: tree.model || "", placeholder: "a folder, a hub id or a file" }), picture = el("input", { id: `p${id}`, value: tree.image || "", placeholder: "a picture of the workspace" });
     const pick = el("button.small", { type: "button" }, "Choose a picture");
-    pick.addEventListener("click", takeFiles(pick, { accept: "image/*", many: false }, (files) => doing(pick, async () => { const { taken, refused } = await send(files); if (refused.length) throw new Error(refused[0].why); picture.value = taken[0].name; })));
+    pick.addEventListener("click", takeFiles(pick, { accept: "image/*", many: false }, (files) => doing(pick, async () => { picture.value = await sendOne(files[0]); })));
     const prepare = el("select", { id: `q${id}` }, ["as_is", "edge", "depth", "colour"].map((name) => option(name, name.replace("_", " "), tree.prepare)));
     const weight = number(`w${id}`, { min: 0, max: 10, step: .05, value: tree.weight ?? 1 }), from = number(`s${id}`, { min: 0, max: 1, step: .05, value: tree.start ?? 0 }), to = number(`e${id}`, { min: 0, max: 1, step: .05, value: tree.end ?? 1 });
     const row = el("fieldset.stack", { "aria-label": "ControlNet" }, field("Model", model), field("Picture it follows", picture), pick, el("div.fields", {}, field("Prepared", prepare), field("Weight", weight), field("From", from), field("To", to)), el("button.small.danger", { type: "button", onclick: () => row.remove() }, "Take out"));
@@ -81,7 +81,7 @@ export function fields(form, known) {
     [image, mask] = [name, painted];
     const drop = el("div.empty.drop", { role: "button", tabindex: "0" }, "Drop, paste or choose a picture");
     if (!name) {
-      const choose = takeFiles(drop, { accept: "image/*", many: false }, (files) => doing(null, async () => { const { taken, refused } = await send(files.slice(0, 1)); if (refused.length) throw new Error(refused[0].why); begin(taken[0].name); }));
+      const choose = takeFiles(drop, { accept: "image/*", many: false }, (files) => doing(null, async () => begin(await sendOne(files[0]))));
       drop.addEventListener("click", (event) => { if (event.target === drop) choose(); });
       drop.addEventListener("keydown", (event) => { if (["Enter", " "].includes(event.key)) { event.preventDefault(); choose(); } });
       drop.addEventListener("drop", (event) => event.stopPropagation());

@@ -1,5 +1,5 @@
 // A mask painted over the start picture: white is drawn anew, black stays. Saved as a PNG of the picture's own size.
-import { doing, el, file, one, send } from "/static/core.js";
+import { doing, el, file, one, sendOne } from "/static/core.js";
 
 /** Open the painter for a start picture; `done(name)` with the uploaded mask's name. */
 export function paint(image, mask, done) {
@@ -42,10 +42,9 @@ export function paint(image, mask, done) {
     for (let i = 0; i < painted.data.length; i += 4) { const white = painted.data[i + 3] > 127 ? 255 : 0; painted.data[i] = painted.data[i + 1] = painted.data[i + 2] = white; painted.data[i + 3] = 255; }
     paper.putImageData(painted, 0, 0);
     const blob = await new Promise((resolve) => black.toBlob(resolve, "image/png"));
-    const { taken, refused } = await send([{ file: blob, name: "mask.png" }]);
-    if (refused.length) throw new Error(refused[0].why);
+    const name = await sendOne({ file: blob, name: "mask.png" });
     dialog.close();
-    done(taken[0].name);
+    done(name);
   });
   dialog.replaceChildren(el("div.stack", {}, el("h2", {}, "What is drawn anew"), el("div.row", {}, el("label", { for: "brush" }, "Brush ([ and ])"), el("span", {}, size), erase,
     el("button", { type: "button", onclick: undo }, "Undo (z)"), el("button", { type: "button", onclick: invert }, "Invert (i)"), el("button", { type: "button", onclick: clear }, "Clear"),

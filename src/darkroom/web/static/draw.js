@@ -1,5 +1,5 @@
 // Draw: the form, the picture that is being drawn, and what was drawn.
-import { api, doing, el, every, file, keys, one, send, takeFiles, tell } from "/static/core.js";
+import { api, doing, el, every, file, keys, one, sendOne, takeFiles, tell } from "/static/core.js";
 import { fields } from "/static/draw-fields.js";
 import { openHistory, refresh } from "/static/draw-history.js";
 
@@ -85,18 +85,17 @@ const named = (path) => { const at = path.lastIndexOf("pictures/"); return at > 
 /** A PNG dropped on the form brings its request; any other picture becomes the start picture. */
 function drops() {
   takeFiles(form, { many: false }, (files) => doing(null, async () => {
-    const { taken, refused } = await send(files.slice(0, 1));
-    if (refused.length) throw new Error(refused[0].why);
+    const name = await sendOne(files[0]);
     try {
-      take(await api(`/api/draw/request?name=${encodeURIComponent(taken[0].name)}`));
+      take(await api(`/api/draw/request?name=${encodeURIComponent(name)}`));
     } catch {
-      built.start(taken[0].name);
+      built.start(name);
       tell("It carries no Darkroom request: it is the start picture now.");
     }
   }));
   document.addEventListener("paste", (event) => {
     const pasted = [...(event.clipboardData?.files || [])].filter((one) => one.type.startsWith("image/"));
-    if (pasted.length) doing(null, async () => { const { taken, refused } = await send([{ file: pasted[0], name: "pasted.png" }]); if (refused.length) throw new Error(refused[0].why); built.start(taken[0].name); });
+    if (pasted.length) doing(null, async () => built.start(await sendOne({ file: pasted[0], name: "pasted.png" })));
   });
 }
 
