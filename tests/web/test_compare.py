@@ -119,6 +119,41 @@ def test_a_form_names_nothing_outside(client: TestClient, studio: Studio, tmp_pa
     assert answer.status_code == 403 and not list((studio.grounds.workspace / "trials").glob("*.toml"))
 
 
+def test_a_shipped_trial_is_told_and_its_places_are_filled(client: TestClient, studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    orders: list[Any] = []
+    monkeypatch.setattr(type(studio.line), "put", lambda line, order: orders.append(order) or "000001-aaaaaa")
+    (told,) = client.get("/api/compare").json()["shipped"]
+    kinds = {place["name"]: (place["kind"], place["default"]) for place in told["worlds"]["pocket"]["places"]}
+    assert kinds.keys() == {"negative", "placebo", "inversion", "word", "inversion_word", "list"} and kinds["word"] == ("text", "wrong")
+    assert (kinds["negative"], kinds["inversion"]) == (("adapter", None), ("word", None)) and told["worlds"]["sdxl"]["arms"] == 10
+    (studio.grounds.workspace / "runs" / "negative").mkdir(parents=True)
+    ask = {"trial": "negative-lora", "world": "pocket", "fill": {"negative": "runs/negative@400", "placebo": "", "inversion": "", "word": "bad"}, "plan": True}
+    made = client.post("/api/compare/shipped", json=ask).json()
+    assert made["name"] == "trials/negative-lora"
+    argv = orders[0].argv
+    assert argv[:4] == ("trial", "negative-lora", "--world", "pocket") and argv[-3:] == ("--out", "trials/negative-lora", "--plan")
+    assert [argv[i + 1] for i, word in enumerate(argv) if word == "--fill"] == ["negative=runs/negative@400", "placebo=", "inversion=", "word=bad"]
+
+
+@pytest.mark.parametrize(
+    ("change", "status"),
+    [
+        ({"fill": {"negative": "../secret", "placebo": "", "inversion": ""}}, 403),
+        ({"fill": {"negative": "/etc/passwd", "placebo": "", "inversion": ""}}, 403),
+        ({"fill": {"negative": ""}}, 400),
+        ({"fill": {"nobody": "x"}}, 400),
+        ({"fill": ["x"]}, 403),
+        ({"fill": {"negative": 3}}, 403),
+        ({"trial": "../negative-lora"}, 400),
+        ({"world": "moon"}, 400),
+    ],
+)
+def test_a_shipped_trial_that_cannot_be_is_refused(client: TestClient, studio: Studio, change: dict[str, Any], status: int) -> None:
+    ask = {"trial": "negative-lora", "world": "pocket", "fill": {"negative": "", "placebo": "", "inversion": ""}}
+    answer = client.post("/api/compare/shipped", json={**ask, **change})
+    assert answer.status_code == status and len(answer.json()["error"]) > 10 and studio.line.list() == []
+
+
 def test_the_server_loads_no_model_library() -> None:
     """In a process of its own: others of this session have loaded torch."""
     import subprocess

@@ -48,8 +48,47 @@ def shipped_trial(name: str, world: str = "pocket", places: Mapping[str, str] = 
     return filled
 
 
+def shipped_trials() -> list[Tree]:
+    """What ships, to choose from: {"name", "title", "about", "worlds"}, and by world {"base", "prompts", "arms", "places": [{"name", "kind", "default"}]}.
+
+    A place's kind is what fills it: "adapter", "word" (an embedding's file), "model", or "text"; its default is None where somebody has to fill it.
+    """
+    return [_told(name) for name in _names()]
+
+
+def _told(name: str) -> Tree:
+    tree = _read(name)
+    worlds = tree.pop("worlds")
+    return {"name": name, "title": tree["title"], "about": tree.get("about", ""), "worlds": {world: _world(tree, own) for world, own in worlds.items()}}
+
+
+def _world(tree: Tree, own: Tree) -> Tree:
+    known = own.get("places", {})
+    kinds = dict([*_kinds(tree), *_kinds({key: value for key, value in own.items() if key != "places"})])
+    places = [{"name": place, "kind": kind, "default": known.get(place)} for place, kind in kinds.items()]
+    return {"base": own.get("base", ""), "prompts": len(own["prompts"]), "arms": len(tree["arms"]), "places": places}
+
+
+def _kinds(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Every place and what fills it, by where it stands."""
+    match value:
+        case str():
+            kind = {"adapters": "adapter", "embeddings": "word", "base": "model"}.get(key, "text")
+            yield from ((place, kind) for place in PLACE.findall(value))
+        case dict():
+            for name, inner in value.items():
+                yield from _kinds(inner, key if name == "file" else name)
+        case list():
+            for inner in value:
+                yield from _kinds(inner, key)
+
+
+def _names() -> list[str]:
+    return sorted(path.stem for path in TRIALS.glob("*.toml"))
+
+
 def _read(name: str) -> Tree:
-    shipped = sorted(path.stem for path in TRIALS.glob("*.toml"))
+    shipped = _names()
     if name not in shipped:
         raise RecipeError(f'"{name}" is no trial.{did_you_mean(name, shipped)} Known: {", ".join(shipped)}; or give a .toml file.')
     return read_toml(TRIALS / f"{name}.toml")

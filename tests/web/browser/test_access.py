@@ -158,11 +158,16 @@ def test_dialogs_of_the_frame_and_of_draw(page: Page, told: list[str], opened: A
     page.keyboard.press("Enter")
     for number in (1, 2):
         page.keyboard.press("ArrowRight")
-        page.locator("#viewer").get_by_text(f"a cat, the {4 - number}th").wait_for(timeout=5000)
+        page.locator("#viewer").get_by_text(f"a cat, the {4 - number}th").wait_for()
     page.get_by_role("button", name="As start picture").click()
+    page.get_by_text("Drag an edge").wait_for()
+    audit(page, told, "/draw with a start picture")
+    tab_through(page, told, "/draw with a start picture")
     paint = page.locator("#paint")
     dialog(page, told, "/draw", lambda: (paint.focus(), page.keyboard.press("Enter"), page.locator("canvas[data-ready]").wait_for()), "#painter")
     shutil.rmtree(opened.workspace / "uploads", ignore_errors=True)
+    visit(page, "/compare", "#rate")
+    dialog(page, told, "/compare, shipped", lambda: (page.locator("#new").press("Enter"), page.locator("#shipped").press("Enter")), "#maker")
 
 
 def test_results_are_said_and_nothing_moves_where_that_is_not_wanted(page: Page, told: list[str]) -> None:

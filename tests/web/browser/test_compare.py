@@ -44,3 +44,19 @@ def test_back_takes_the_last_answer_back(page: Page, opened: Any) -> None:
     page.get_by_text("2 of 5").wait_for()
     page.keyboard.press("Backspace")
     page.get_by_text("1 of 5").wait_for()
+
+
+def test_a_shipped_trial_from_the_form(page: Page, opened: Any) -> None:
+    asked: list[Any] = []
+    page.route("**/api/compare/shipped", lambda route: (asked.append(route.request.post_data_json), route.abort())[1])
+    page.goto("/compare")
+    page.get_by_role("button", name="New trial").first.click()
+    page.click("#shipped")
+    page.get_by_text("10 arms, 80 prompts, on pocket").wait_for()
+    page.locator("#world").select_option("sdxl")
+    page.get_by_text("on stabilityai/stable-diffusion-xl-base-1.0").wait_for()
+    page.fill("#place-word", "ugly")
+    page.get_by_role("button", name="Only plan").click()
+    page.locator("#maker [role=alert]").wait_for()
+    fill = {"negative": "", "placebo": "", "inversion": "", "word": "ugly", "inversion_word": "wrong"}
+    assert asked[0]["plan"] is True and (asked[0]["trial"], asked[0]["world"]) == ("negative-lora", "sdxl") and fill.items() <= asked[0]["fill"].items()

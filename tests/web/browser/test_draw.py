@@ -122,3 +122,29 @@ def test_every_field_of_the_form_reaches_the_request(page: Page, opened: Any) ->
     )
     assert request["controls"] == [{"model": "owner/edges", "image": "pictures/start.png", "prepare": "edge", "weight": 1, "start": 0, "end": 1}]
     Request.from_tree(request, "the page")
+
+
+def test_outpainting_by_its_handles(page: Page, opened: Any) -> None:
+    (opened.workspace / "pictures").mkdir()
+    Image.radial_gradient("L").resize((512, 384)).save(opened.workspace / "pictures" / "start.png")
+    page.goto("/draw")
+    page.locator("#history .tile img").click()
+    page.get_by_role("button", name="As start picture").click()
+    right, top = page.get_by_role("slider", name="Pixels added on the right"), page.get_by_role("slider", name="Pixels added at the top")
+    right.scroll_into_view_if_needed()
+    box = right.bounding_box()
+    assert box
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] / 2 + 25, box["y"] + box["height"] / 2, steps=4)
+    page.mouse.up()
+    added = int(page.input_value("#out-right"))
+    assert added > 0 and added % 8 == 0 and right.get_attribute("aria-valuenow") == str(added)
+    top.focus()
+    for key in ("Shift+ArrowUp", "ArrowUp", "ArrowDown"):
+        page.keyboard.press(key)
+    page.fill("#out-left", "128")
+    page.get_by_text(f"512 x 384 becomes {512 + 128 + added} x {384 + 64}.").wait_for()
+    assert page.get_by_role("slider", name="Pixels added on the left").get_attribute("aria-valuenow") == "128"
+    top.press("Home")
+    assert page.input_value("#out-top") == "0"

@@ -22,7 +22,6 @@ PROMPTS = [f"TOK cat on {place}" for place in ("a red background", "a blue sea",
 
 def test_from_pictures_to_a_report(page: Page, opened: Any) -> None:
     home = Path(opened.workspace)
-    page.set_default_timeout(150_000)
     _pictures(page, home)
     _training(page, home)
     _drawing(page, home)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,11 @@ from darkroom.evidence.arms import Trial
 from darkroom.evidence.planning_text import plan_lines
 from darkroom.evidence.rated import rated, rated_lines
 from darkroom.evidence.rating import open_trial
+from darkroom.evidence.shipped import shipped_trial, shipped_trials
 from darkroom.files import write_text
 from darkroom.web.answer import Answer, body, text
 from darkroom.web.grounds import Refused
-from darkroom.web.naming import all_placed
+from darkroom.web.naming import all_placed, placed
 from darkroom.web.pages.compare_rating import rating_routes
 from darkroom.web.studio import Studio
 
@@ -40,7 +42,8 @@ def routes(studio: Studio) -> list[Route]:
         """Every trial of the workspace, the newest first, and what one could be made of."""
         found = [_brief(studio, folder) for folder in _folders_of_trials(studio) if studio.grounds.holds(folder / "trial.json")]
         things = [one.told() for one in studio.shelf.wearables()]
-        return Answer({"trials": sorted(found, key=lambda one: -one["changed"]), "things": things, "folders": _folders(studio.grounds.workspace)})
+        folders = _folders(studio.grounds.workspace)
+        return Answer({"trials": sorted(found, key=lambda one: -one["changed"]), "things": things, "folders": folders, "shipped": shipped_trials()})
 
     def trial(request: Request) -> Response:
         """?name=: what one found."""
@@ -61,6 +64,19 @@ def routes(studio: Studio) -> list[Route]:
         argv = ["trial", f"{FOLDER}/{name}.toml", "--out", f"{FOLDER}/{name}", *plan]
         return Answer(studio.put(f"{'Plan: ' if plan else ''}{whole.title}", argv, "compare") | {"name": f"{FOLDER}/{name}"})
 
+    async def ship(request: Request) -> Response:
+        """{"trial", "world", "fill": {place: file}, "plan": bool}: a trial that ships with Darkroom, its places filled, into the queue."""
+        tree = await body(request)
+        trial, world, fill = text(tree, "trial", longest=80), text(tree, "world", longest=80), tree.get("fill")
+        if not isinstance(fill, dict) or not all(isinstance(file, str) for file in fill.values()):
+            raise Refused('"fill" must be an object of names.')
+        whole = Trial.from_tree(all_placed(studio.grounds, shipped_trial(trial, world, fill)), trial)
+        ways = [part for place, file in _filled(studio, trial, world, fill) for part in ("--fill", f"{place}={file}")]
+        plan = ("--plan",) if tree.get("plan") is True else ()
+        name = f"{FOLDER}/{_free(studio.grounds.workspace, trial)}"
+        argv = ["trial", trial, "--world", world, *ways, "--out", name, *plan]
+        return Answer(studio.put(f"{'Plan: ' if plan else ''}{whole.title}", argv, "compare") | {"name": name})
+
     def plan(request: Request) -> Response:
         """?order=: what a plan that is done says, in words."""
         job = studio.line.look(request.query_params.get("order", ""))
@@ -74,8 +90,17 @@ def routes(studio: Studio) -> list[Route]:
         Route("/api/compare", trials),
         Route("/api/compare/trial", trial),
         Route("/api/compare/trial", make, methods=["POST"]),
+        Route("/api/compare/shipped", ship, methods=["POST"]),
         *rating_routes(studio),
     ]
+
+
+def _filled(studio: Studio, trial: str, world: str, fill: dict[str, str]) -> Iterator[tuple[str, str]]:
+    """Places of a shipped trial with what fills them where a job finds it."""
+    (places,) = (one["worlds"][world]["places"] for one in shipped_trials() if one["name"] == trial)
+    kinds = {place["name"]: place["kind"] for place in places}
+    for place, file in fill.items():
+        yield place, file if kinds[place] == "text" else placed(studio.grounds, file, hub=kinds[place] == "model")
 
 
 def _folders_of_trials(studio: Studio) -> list[Path]:

@@ -1,4 +1,5 @@
 // A new trial: arms, prompts, seeds, and what is asked of the pictures.
+import { openShipped } from "/static/compare-shipped.js";
 import { api, doing, el, one } from "/static/core.js";
 
 const METRICS = JSON.parse(document.getElementById("metrics").textContent);
@@ -51,7 +52,7 @@ function arm(things, first, remove, adapter = "") {
 function withClass(name, element) { element.classList.add(name); return element; }
 
 /** Open the form; `asked({ order, name, plan })` once the trial is in the queue. */
-export function openMaker({ things, folders, adapter }, asked) {
+export function openMaker({ things, folders, shipped, adapter }, asked) {
   const dialog = one("#maker"), arms = el("div.stack");
   const add = (first = false) => arms.append(arm(things, first, () => {}, adapter));
   add(true); add();
@@ -82,7 +83,7 @@ export function openMaker({ things, folders, adapter }, asked) {
       asked({ ...found, plan });
     } catch (error) { wrong.textContent = error.message; wrong.hidden = false; wrong.scrollIntoView({ block: "nearest" }); }
   });
-  dialog.replaceChildren(el("form.stack", { onsubmit: (event) => event.preventDefault() }, el("h2", {}, "New trial"),
+  dialog.replaceChildren(el("form.stack", { onsubmit: (event) => event.preventDefault() }, el("div.row", {}, el("h2.grow", {}, "New trial"), shipped.length ? el("button.small", { type: "button", id: "shipped", onclick: () => openShipped(dialog, shipped, things, asked) }, "One that ships with Darkroom") : null),
     el("div.fields", {}, field("What is asked", parts.title), field("Base model", parts.base, "pocket, a folder, a hub id or a .safetensors file"), field("Seeds", parts.seeds, "pictures of each prompt and arm"), field("Steps", parts.steps)),
     el("datalist", { id: "bases" }, ["pocket", ...things.filter((thing) => thing.kind === "model").map((thing) => thing.file), "stabilityai/stable-diffusion-xl-base-1.0"].map((value) => el("option", { value }))),
     el("datalist", { id: "folders" }, folders.map((value) => el("option", { value }))),

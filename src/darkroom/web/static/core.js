@@ -173,6 +173,12 @@ export function takeFiles(element, { accept = "", folder = false, many = true } 
   return () => input.click();
 }
 
+/** Round values, four to nine of them, that part a range; no nearer than `least`. */
+function round(low, high, least = 0) {
+  const wide = (high - low) / 8, size = 10 ** Math.floor(Math.log10(wide)), step = Math.max(least, [1, 2, 5, 10].map((times) => times * size).find((one) => one >= wide * .999));
+  return Array.from({ length: Math.floor(high / step + 1e-9) - Math.ceil(low / step - 1e-9) + 1 }, (_, i) => +((Math.ceil(low / step - 1e-9) + i) * step).toPrecision(12));
+}
+
 /** Lines over steps as SVG: plot([{ name, colour: 1..4, points: [[x, y]] }], { y: "loss", log: false }). */
 export function plot(series, { width = 640, height = 220, y = "", x = "step" } = {}) {
   const left = 62, right = 12, top = 22, bottom = 30;
@@ -183,11 +189,9 @@ export function plot(series, { width = 640, height = 220, y = "", x = "step" } =
   const x0 = Math.min(...xs), x1 = Math.max(...xs, x0 + 1), spread = Math.max(...ys) - Math.min(...ys) || Math.abs(ys[0]) || 1;
   const y0 = Math.min(...ys) - spread * .05, y1 = Math.max(...ys) + spread * .05;
   const px = (at) => left + ((at - x0) / (x1 - x0)) * (width - left - right), py = (value) => top + (1 - (value - y0) / (y1 - y0)) * (height - top - bottom);
-  for (let tick = 0; tick <= 4; tick++) {
-    const value = y0 + ((y1 - y0) * tick) / 4;
-    svg.append(el("line.axis", { x1: left, x2: width - right, y1: py(value), y2: py(value) }), el("text", { x: left - 6, y: py(value) + 4, "text-anchor": "end" }, Math.abs(value) >= 1000 || (Math.abs(value) < .001 && value) ? value.toExponential(1) : String(+value.toPrecision(3))));
-  }
-  for (let tick = 0; tick <= 4; tick++) svg.append(el("text", { x: px(x0 + ((x1 - x0) * tick) / 4), y: height - 10, "text-anchor": tick === 4 ? "end" : tick ? "middle" : "start" }, String(Math.round(x0 + ((x1 - x0) * tick) / 4))));
+  const words = (value) => (Math.abs(value) >= 100000 || (Math.abs(value) < .001 && value) ? value.toExponential(1) : String(+value.toPrecision(6)));
+  for (const value of round(y0, y1)) svg.append(el("line.axis", { x1: left, x2: width - right, y1: py(value), y2: py(value) }), el("text", { x: left - 6, y: py(value) + 4, "text-anchor": "end" }, words(value)));
+  for (const value of round(x0, x1, 1)) svg.append(el("text", { x: px(value), y: height - 10, "text-anchor": value === x1 ? "end" : value === x0 ? "start" : "middle" }, String(value)));
   let at = left;
   for (const line of series) {
     const colour = `var(--series-${line.colour || 1})`;

@@ -1,5 +1,6 @@
 // The form of a request: every field of it, those that matter first.
-import { doing, el, file, sendOne, small, takeFiles } from "/static/core.js";
+import { doing, el, file, sendOne, takeFiles } from "/static/core.js";
+import { frame } from "/static/draw-frame.js";
 import { paint } from "/static/draw-mask.js";
 import { reader, readingLine, weighKeys } from "/static/draw-prompt.js";
 
@@ -36,9 +37,11 @@ export function fields(form, known) {
   const negative = () => (at.how.value === "zeroed" ? null : at.how.value === "text" ? at.negative.value : at.how.value);
   const shown = () => { at.negative.hidden = at.how.value !== "text"; lines.negative.hidden = at.how.value === "zeroed"; read(); };
 
+  const choices = (things) => things.flatMap((thing) => [[thing.file, thing.name], ...thing.steps.map((step) => [`${thing.file}@${step}`, `${thing.name}, step ${step}`])]);
+
   function wear(tree = {}) {
     const things = known.things.filter((thing) => thing.kind === "adapter");
-    const options = things.flatMap((thing) => [[thing.file, thing.name], ...thing.steps.map((step) => [`${thing.file}@${step}`, `${thing.name}, step ${step}`])]);
+    const options = choices(things);
     if (tree.file && !options.some(([value]) => value === tree.file)) options.push([tree.file, tree.file]);
     if (!options.length) return void worn.replaceChildren(el("p.small.soft", {}, "There is no adapter in this workspace yet: train one, or put files into adapters/."));
     const id = `a${Math.random().toString(36).slice(2, 8)}`;
@@ -56,7 +59,7 @@ export function fields(form, known) {
   }
 
   function learn(tree = {}) {
-    const options = known.things.filter((thing) => thing.kind === "word").map((thing) => [thing.file, thing.name]);
+    const options = choices(known.things.filter((thing) => thing.kind === "word"));
     if (tree.file && !options.some(([value]) => value === tree.file)) options.push([tree.file, tree.file]);
     if (!options.length) return;
     const which = el("select", { "aria-label": "Learned word" }, options.map(([value, name]) => option(value, name, tree.file)));
@@ -87,7 +90,7 @@ export function fields(form, known) {
       drop.addEventListener("drop", (event) => event.stopPropagation());
       return start.replaceChildren(drop);
     }
-    return start.replaceChildren(el("img", { src: small(name, 256), alt: `Start picture ${name}` }), mask ? el("img", { src: file(mask), alt: "Mask: white is drawn anew" }) : "", el("div.stack", {},
+    return start.replaceChildren(frame(name, sides), mask ? el("img", { src: file(mask), alt: "Mask: white is drawn anew" }) : "", el("div.stack", {},
       el("button.small", { type: "button", id: "paint", onclick: () => paint(image, mask, (made) => begin(image, made)) }, mask ? "Paint on" : "Paint a mask"),
       mask ? el("button.small", { type: "button", onclick: () => begin(image) }, "Without mask") : null, el("button.small", { type: "button", onclick: () => begin("") }, "Without start picture")));
   }
@@ -127,11 +130,11 @@ export function fields(form, known) {
       for (const one of request.adapters) wear(one);
       for (const one of request.embeddings) learn(one);
       for (const one of request.controls) guide(one);
-      begin(request.image, request.mask);
       touched.strength = request.strength !== null;
       at.strength.value = request.strength ?? .75;
       at.keep.value = request.keep === "face" ? "face" : "";
       sides.forEach(([, input], i) => { input.value = request.outpaint[i]; });
+      begin(request.image, request.mask);
       at.refiner.value = request.refiner?.model || "";
       at.fraction.value = request.refiner?.fraction ?? .8;
       sized(); shown();
