@@ -43,6 +43,25 @@ def test_the_list_and_what_a_trial_found(client: TestClient) -> None:
     assert told["comparisons"][0]["verdict"] == "better" and told["rated"] is None
 
 
+def test_what_a_job_made_is_listed_as_soon_as_it_ended(client: TestClient, studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A listing of a large workspace is kept for long."""
+    monkeypatch.setattr("darkroom.web.shelf.SLOW", 1e9)
+    jobs: list[dict[str, Any]] = []
+    monkeypatch.setattr(type(studio.line), "list", lambda line, *limits: list(jobs))
+
+    def names() -> set[str]:
+        studio.shelf.asked = (0.0, [])
+        return {trial["name"] for trial in client.get("/api/compare").json()["trials"]}
+
+    assert names() == {"trials/one"}
+    (studio.grounds.workspace / "trials" / "two").mkdir()
+    finished(studio.grounds.workspace / "trials" / "two")
+    jobs.append({"ended": None})
+    assert names() == {"trials/one"}
+    jobs.append({"ended": 5.0})
+    assert names() == {"trials/one", "trials/two"}
+
+
 def test_a_damaged_trial_is_listed_and_says_so(client: TestClient, studio: Studio) -> None:
     (studio.grounds.workspace / "trials" / "one" / "trial.json").write_text("{")
     (found,) = client.get("/api/compare").json()["trials"]

@@ -26,7 +26,8 @@ class Shelf:
     def __init__(self, grounds: Grounds, line: Line) -> None:
         self.grounds, self.line, self.logs = grounds, line, Logs()
         self.lock, self.asking = threading.Lock(), threading.Lock()
-        self.asked: tuple[float, dict[str, dict[str, Any]]] = (0.0, {})
+        self.asked: tuple[float, list[dict[str, Any]]] = (0.0, [])
+        self.ended = 0.0
         self.listed: list[Told] = []
         self.until = 0.0
         self.stocks: dict[Path, tuple[float, Inventory]] = {}
@@ -34,6 +35,7 @@ class Shelf:
 
     def all(self) -> list[Told]:
         """Every run in the workspace, the newest first."""
+        self._notice()
         with self.lock:
             began = time.monotonic()
             if began >= self.until:
@@ -48,6 +50,7 @@ class Shelf:
 
     def inventory(self, root: Path) -> Inventory:
         """What lies below one of the grounds' folders; kept as long as the listing."""
+        self._notice()
         with self.lock:
             began = time.monotonic()
             known = self.stocks.get(root)
@@ -81,15 +84,26 @@ class Shelf:
         return known[1]
 
     def orders(self) -> dict[str, dict[str, Any]]:
-        """By run folder the newest order that trains it; asked of the queue at most twice a second."""
+        """By run folder the newest order that trains it."""
+        found: dict[str, dict[str, Any]] = {}
+        for job in self._jobs():
+            if job.get("run"):
+                found.setdefault(job["run"].rstrip("/"), job)
+        return found
+
+    def _jobs(self) -> list[dict[str, Any]]:
+        """Asked of the queue at most twice a second."""
         with self.asking:
             if time.monotonic() >= self.asked[0]:
-                found: dict[str, dict[str, Any]] = {}
-                for job in self.line.list(200):
-                    if job.get("run"):
-                        found.setdefault(job["run"].rstrip("/"), job)
-                self.asked = (time.monotonic() + 0.5, found)
-            return dict(self.asked[1])
+                self.asked = (time.monotonic() + 0.5, self.line.list(200))
+            return self.asked[1]
+
+    def _notice(self) -> None:
+        """What a job has made is there as soon as it ended, however long a listing is kept."""
+        ended = max((job["ended"] or 0.0 for job in self._jobs()), default=0.0)
+        if ended > self.ended:
+            self.ended = ended
+            self.forget()
 
     def told(self, run: Told, order: dict[str, Any] | None) -> dict[str, Any]:
         """A run as pages show it: "state" is what goes on, "words" what came of it."""
