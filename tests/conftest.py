@@ -5,15 +5,17 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import random
 import shutil
 import signal
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from darkroom.sdxl.model import SDXL
@@ -26,11 +28,19 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started behind "&" or n
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"
 
-settings.register_profile("steady", derandomize=True, deadline=None)
+settings.register_profile("steady", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("steady")
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["DARKROOM_CACHE"] = tempfile.mkdtemp(prefix="darkroom-test-cache-")
 atexit.register(shutil.rmtree, os.environ["DARKROOM_CACHE"], ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def same_dice() -> None:
+    """What a test draws without naming a seed does not depend on the tests before it."""
+    random.seed(0)
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.manual_seed(0)
 
 
 @pytest.fixture

@@ -70,12 +70,12 @@ def test_two_writers_never_mix(tmp_path: Path) -> None:
         "import sys\nfrom pathlib import Path\nfrom darkroom.files import write_text\nfor _ in range(60): write_text(Path(sys.argv[1]), sys.argv[2] * 100_000)"
     )
     writers = [subprocess.Popen([sys.executable, "-c", script, str(path), letter]) for letter in "ab"]
-    seen, stop = set(), time.monotonic() + 20
+    seen, stop = set(), time.monotonic() + 120
     while any(writer.poll() is None for writer in writers) and time.monotonic() < stop:
         if path.exists():
             text = path.read_text(encoding="utf-8")
             seen.add((len(text), len(set(text))))
-    assert [writer.wait(20) for writer in writers] == [0, 0]
+    assert [writer.wait(120) for writer in writers] == [0, 0]
     assert seen <= {(100_000, 1)}, "a reader saw half a file or a mixture"
     assert names(tmp_path) == ["a.txt"]
 

@@ -280,11 +280,11 @@ def test_any_text_is_read_or_told(language):
     ": 1" * 3000, "(a:1.1)" * 1400, '"' * 9999, "[a|b]" * 2000, "a AND " * 1600, "BREAK " * 1600, ".and(" * 2000, "()" * 5000, "( " * 5000 + ")" * 5000,
 ], ids=lambda text: text[:6].strip() or "space")  # fmt: skip
 def test_towers_are_quick(text, language):
-    start = time.perf_counter()
+    start = time.process_time()
     try:
         prompt = read(text, language)
         prompt.timeline(30)
         _ = prompt.words
     except PromptError as told:
         assert len(str(told)) < 400
-    assert time.perf_counter() - start < 3.0
+    assert time.process_time() - start < 3.0

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +107,7 @@ print(json.dumps(report))
 
 @pytest.fixture(scope="module")
 def probe() -> dict[str, Any]:
-    done = subprocess.run([sys.executable, "-c", PROBE], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", PROBE], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     report: dict[str, Any] = json.loads(done.stdout)
     return report
@@ -156,14 +156,20 @@ def test_options_are_frozen(probe: dict[str, Any]) -> None:
 
 
 def test_help_comes_at_once() -> None:
-    """Below half a second; the best of five, because a busy machine is not our fault."""
+    """Below half a second of a processor; the best of five, because a busy machine is not our fault."""
     times = []
     for _ in range(5):
-        start = time.perf_counter()
-        done = subprocess.run([sys.executable, "-m", "darkroom", "train", "--help"], capture_output=True, text=True, timeout=60)
-        times.append(time.perf_counter() - start)
+        start = used()
+        done = subprocess.run([sys.executable, "-m", "darkroom", "train", "--help"], capture_output=True, text=True, timeout=300)
+        times.append(used() - start)
         assert done.returncode == 0, done.stderr
         assert "--images" in done.stdout
         if times[-1] < 0.5:
             return
     pytest.fail(f"`darkroom train --help` took {min(times):.2f} s at best")
+
+
+def used() -> float:
+    """Seconds of a processor that the processes started from here have had."""
+    times = os.times()
+    return times.children_user + times.children_system

@@ -108,7 +108,7 @@ def test_a_turn_ends_with_whoever_had_it(tmp_path: Path) -> None:
     assert other.stdout is not None
     other.stdout.readline()
     os.kill(other.pid, signal.SIGKILL)
-    other.wait(10)
+    other.wait(60)
     began = time.monotonic()
     with one_at_a_time(tmp_path / "x"):
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 30, "it is not waited for"

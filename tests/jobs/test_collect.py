@@ -7,6 +7,7 @@ import shutil
 import signal
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from darkroom.jobs.collected import Collected, failure_lines, failures_of, lines
 from support.kills import started, wait_for
 from support.server import Server, certificate, png
 
-QUICK = Limits(timeout=1.0, max_bytes=300_000, retries=2, first_pause=0.01)
+QUICK = Limits(max_bytes=300_000, retries=2, first_pause=0.01)
 
 
 @pytest.fixture
@@ -62,8 +63,6 @@ def whole(to: Path) -> dict[str, Row]:
 
 
 MISBEHAVIOUR = {
-    "/hang/x.jpg": ("timed out", 3),
-    "/drip/x.png": ("timed out", 3),
     "/cut/x.png": ("broken off", 3),
     "/half/x.jpg": ("damaged picture", 1),
     "/circle/a": ("redirects in a circle", 1),
@@ -106,10 +105,17 @@ def test_every_misbehaviour_has_a_name_and_hurts_no_other_row(server: Server, tm
     }, "asked again where it may help, and only there"
     assert [told[address].reason for address in addresses[-4:]] == ["no address that can be asked", "no connection", *["no address that can be asked"] * 2]
     assert sum(found.failed.values()) == len(failure_lines(told.values())) == len(MISBEHAVIOUR) + 4
-    assert found.failed["timed out"] == 2 and "        2  failed: timed out" in lines(found)
     (odd,) = (row for row in Manifest.open(tmp_path / "set").rows if "/odd/" in row.source)
     assert odd.file.endswith(".jpg") and odd.format == "JPEG", "the ending is the picture's, not the address's"
     assert all(agent.startswith("darkroom/") for agent in server.agents)
+
+
+def test_a_server_that_does_not_come_to_an_end_is_left_and_hurts_no_other_row(server: Server, tmp_path: Path) -> None:
+    """Without a word, and with a byte now and then. A busy machine may want a second try at the others too."""
+    paths = ["/hang/x.jpg", "/drip/x.png", "/picture/1.png", "/picture/2.png"]
+    found = run(table(tmp_path, [server.url(path) for path in paths]), tmp_path / "set", replace(QUICK, timeout=2.0))
+    assert found.new == len(whole(tmp_path / "set")) == 2 and found.failed == {"timed out": 2} and "        2  failed: timed out" in lines(found)
+    assert [server.asked[path] for path in paths[:2]] == [3, 3], "asked again"
 
 
 def test_a_server_that_asks_to_wait_is_given_the_time(server: Server, tmp_path: Path) -> None:
@@ -127,7 +133,7 @@ def test_a_server_that_asks_for_an_hour_is_left_alone_for_the_run(server: Server
 
 
 def test_so_many_at_a_time_and_no_more(server: Server, tmp_path: Path) -> None:
-    server.delay = 0.02
+    server.delay = 0.12
     source = table(tmp_path, [server.url(f"/picture/{n}.png") for n in range(24)])
     assert run(source, tmp_path / "three", Limits(per_host=3)).new == 24
     assert server.most == 3
@@ -402,10 +408,11 @@ def test_ctrl_c_is_polite(server: Server, tmp_path: Path) -> None:
     source, to = table(tmp_path, [server.url(f"/picture/{n}.png") for n in range(300)]), tmp_path / "set"
     process = started(source, to)
     wait_for(to, 20)
+    server.delay = 1.0  # it is far from its end, however long this process is kept waiting
     with pytest.raises(OutputError, match="another `darkroom collect` is writing"):
         run(source, to)
     process.send_signal(signal.SIGINT)
-    said, wrong = process.communicate(timeout=30)
+    said, wrong = process.communicate(timeout=120)
     assert process.returncode == 130 and "The same command goes on" in said and "Traceback" not in wrong
     assert len(whole(to)) == len([entry for entry in Journal(to).entries.values() if entry.file]) >= 19
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,13 @@ from darkroom.train.run import Run
 from darkroom.train.track import Track
 
 BOTH = {"tensorboard": True, "wandb": "darkroom-test", "wandb_offline": True}
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """wandb's own process may come slowly on a busy machine."""
+    monkeypatch.setenv("WANDB__SERVICE_WAIT", "300")
+    monkeypatch.setattr("darkroom.jobs.track.PATIENCE", 300)
 
 
 @pytest.fixture
@@ -86,18 +96,28 @@ def on_board(folder: Path) -> dict[str, list[tuple[int, float]]]:
     return found | {tag: [(event.step, 0.0) for event in read.Images(tag)] for tag in read.Tags()["images"]}
 
 
-def at_wandb(folder: Path) -> tuple[list[dict[str, Any]], dict[str, Any], list[str]]:
-    """Rows of the history, the config, and the ids of all offline runs in the folder, from wandb's own files."""
+def records_of(file: Path) -> list[Any]:
+    """Up to the run's end, which wandb's own process may write after this one has gone on."""
     from wandb.proto import wandb_internal_pb2
     from wandb.sdk.internal.datastore import DataStore
 
+    deadline = time.monotonic() + 120
+    while True:
+        store, found = DataStore(), list[Any]()
+        with suppress(AssertionError, struct.error):  # half a record, or no header yet
+            store.open_for_scan(str(file))
+            while data := store.scan_data():
+                found.append(wandb_internal_pb2.Record.FromString(data))
+        if (found and found[-1].WhichOneof("record_type") == "exit") or time.monotonic() > deadline:
+            return found
+        time.sleep(0.1)
+
+
+def at_wandb(folder: Path) -> tuple[list[dict[str, Any]], dict[str, Any], list[str]]:
+    """Rows of the history, the config, and the ids of all offline runs in the folder, from wandb's own files."""
     rows, config, ids = [], {}, []
     for file in sorted((folder / "wandb").glob("offline-run-*/*.wandb")):
-        store = DataStore()
-        store.open_for_scan(str(file))
-        while data := store.scan_data():
-            record = wandb_internal_pb2.Record()
-            record.ParseFromString(data)
+        for record in records_of(file):
             if record.WhichOneof("record_type") == "history":
                 rows.append({"/".join(item.nested_key) or item.key: json.loads(item.value_json) for item in record.history.item})
             if record.WhichOneof("record_type") == "run":
@@ -135,7 +155,7 @@ def test_gone_on_after_a_kill_no_step_is_told_twice(recipe: Recipe, tmp_path: Pa
     run = Run.create(tmp_path / "run", recipe, {})
     environment = {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}  # or it would use this process's own
     command = [sys.executable, "-c", KILLED, str(run.folder), str(Path(__file__).parent)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
     assert done.returncode == -9, done.stderr
     kept = json.loads((run.folder / "track.json").read_text())["wandb"]
     run.forget_after(4)

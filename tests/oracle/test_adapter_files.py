@@ -179,7 +179,7 @@ def changes(draw: st.DrawFn, place: Place) -> Change:
             return Full(t(*place.shape), t(out) if place.bias else None)
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(data=st.data())
 def test_any_adapter_comes_back_with_equal_deltas(data: st.DataObject, catalogue: Catalogue, model: Any, tmp_path: Path) -> None:
     keys = data.draw(st.lists(st.sampled_from(sorted(catalogue.places)), min_size=1, max_size=4, unique=True))
@@ -198,7 +198,7 @@ def test_any_adapter_comes_back_with_equal_deltas(data: st.DataObject, catalogue
     assert again.read_bytes() == path.read_bytes()
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(data=st.data())
 def test_any_lora_goes_round_every_layout(data: st.DataObject, catalogue: Catalogue, tmp_path: Path) -> None:
     places = [place for place in catalogue.places.values() if place.kind in ("linear", "conv")]
@@ -242,7 +242,7 @@ SUFFIXES = (
 )  # fmt: skip
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(data=st.data())
 def test_any_shapes_under_any_names_are_understood_or_refused(data: st.DataObject, catalogue: Catalogue, model: Any, tmp_path: Path) -> None:
     place = catalogue.places[data.draw(st.sampled_from(sorted(catalogue.places)))]

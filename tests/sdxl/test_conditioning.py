@@ -178,10 +178,10 @@ def test_any_compel_prompt_is_weighted_or_told(model):
     ("cat" + "+" * 9000, "PromptError|cannot"),
 ])  # fmt: skip
 def test_what_compel_cannot_do_is_told(model, text, told):
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(PromptError, match=told):
         condition(model, read(text, "compel"), 4)
-    assert time.perf_counter() - start < 3
+    assert time.process_time() - start < 3
     with pytest.raises(PromptError, match="clip_skip"):
         condition(model, read("a (cat)++"), 4, clip_skip=1)
 

@@ -17,9 +17,10 @@ def test_noise_and_target_equal_diffusers(prediction):
     ours = Schedule.from_config(CONFIG | {"prediction_type": prediction})
     theirs = DDPMScheduler(**CONFIG, prediction_type=prediction)
     x, noise, t = torch.randn(5, 4, 8, 8), torch.randn(5, 4, 8, 8), torch.tensor([0, 1, 250, 700, 999])
-    torch.testing.assert_close(ours.add_noise(x, noise, t), theirs.add_noise(x, noise, t), rtol=1e-5, atol=1e-6)
+    last = 2e-6  # four units in the last place of the terms, which are up to 5 and may cancel
+    torch.testing.assert_close(ours.add_noise(x, noise, t), theirs.add_noise(x, noise, t), rtol=1e-5, atol=last)
     if prediction == "v_prediction":
-        torch.testing.assert_close(ours.target(x, noise, t), theirs.get_velocity(x, noise, t), rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(ours.target(x, noise, t), theirs.get_velocity(x, noise, t), rtol=1e-5, atol=last)
     else:
         assert torch.equal(ours.target(x, noise, t), noise)
 

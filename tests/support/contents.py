@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -33,6 +34,7 @@ def furnish(workspace: Path) -> Path:
     for number in range(4):
         path = workspace / "pictures" / f"{number:04d}-seed{number}.png"
         save_png(_picture(64, number), Request(prompt=f"a cat, the {number + 1}th", seed=number, base="pocket"), path)
+        os.utime(path, (1_700_000_000 + number,) * 2)  # a file system's clock goes in ticks, in which a quick machine writes several
     (workspace / "recipes").mkdir()
     (workspace / "recipes" / "mine.toml").write_text(load_recipe("demo", data={"images": "datasets/cats", "subject": "TOK cat"}).to_toml(), encoding="utf-8")
     return workspace

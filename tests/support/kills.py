@@ -36,7 +36,7 @@ def started(source: Path, to: Path) -> subprocess.Popen[str]:
 
 def wait_for(to: Path, entries: int) -> None:
     journal = to / HIDDEN / "journal.jsonl"
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while not journal.is_file() or journal.read_bytes().count(b"\n") < entries:
         assert time.monotonic() < deadline, "the run does not come on"
         time.sleep(0.01)

@@ -50,19 +50,28 @@ class Handler(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     server: Listener
+    here = False
 
     def do_GET(self) -> None:
         path = urlsplit(self.path).path
         number = self.server.owner.count(path, self.headers.get("User-Agent", ""))
+        self.here = True
         _, first, *rest = path.split("/")
         try:
             ANSWERS.get(first, _missing)(self, rest[0] if rest else "", number)  # type: ignore[call-arg]
         except (BrokenPipeError, ConnectionResetError):
             self.close_connection = True
         finally:
+            self.leave()
+
+    def leave(self) -> None:
+        """Once: before the answer is out, for whoever has it may ask for the next before this thread goes on."""
+        if self.here:
+            self.here = False
             self.server.owner.leave()
 
     def send(self, body: bytes, code: int = 200, kind: str = "image/png", **headers: str) -> None:
+        self.leave()
         self.send_response(code)
         for name, value in {"Content-Type": kind, "Content-Length": str(len(body)), **headers}.items():
             self.send_header(name.replace("_", "-"), value)

@@ -6,11 +6,12 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
+import psutil
 import pytest
 
 from darkroom.errors import ModelError
@@ -29,6 +30,16 @@ def ray_here(workers: int = 2) -> Iterator[Engine]:
     with_ray()
     with open_engine("ray", workers) as engine:
         yield engine
+
+
+def desks() -> list[psutil.Process]:
+    """The workers of this process's own Ray."""
+    found = []
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):  # it has ended meanwhile
+            if child.cmdline()[:1] and child.cmdline()[0].startswith("ray::Desk"):
+                found.append(child)
+    return found
 
 
 @dataclass(frozen=True)

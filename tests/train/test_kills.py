@@ -6,7 +6,7 @@ from support.training_kills import digest, killed
 
 def test_two_kills_change_no_byte(quick, tmp_path):
     tree = quick.model_dump(mode="json")
-    tree["train"] |= {"length": "30 steps", "save_every": "4 steps", "accumulate": 2, "keep": 2}
+    tree["train"] |= {"length": "40 steps", "save_every": "4 steps", "accumulate": 2, "keep": 2}
     tree["data"] |= {"resolution": 32, "flip": True, "wording": {"dropout": 0.2}}
     recipe = type(quick).from_tree(tree, "test")
     told = killed(recipe, tmp_path, 2, within=0.5)

@@ -261,5 +261,5 @@ for address in ("train", "runs", "api/train/form", "api/train/recipe?name=cat-lo
 assert client.post("/api/train/plan", json={{"recipe": "demo", "values": {{"data": {{"subject": "TOK cat"}}}}}}).status_code == 200
 print([name for name in ("torch", "transformers", "diffusers", "peft") if name in sys.modules])
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300, check=False)
     assert done.stdout.strip() == "[]", done.stderr

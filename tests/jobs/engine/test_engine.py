@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from darkroom.errors import ModelError, RunError
@@ -49,6 +50,15 @@ def test_no_more_is_under_way_than_keeps_workers_busy(engine: Engine) -> None:
 def test_a_killed_workers_share_is_done_again_and_nothing_is_lost_or_doubled(engine: Engine, tmp_path: Path) -> None:
     assert list(engine.each(Deadly((50, 130), tmp_path), range(200))) == list(range(200))
     assert {path.name for path in tmp_path.iterdir()} == {"50", "130"}, "both did kill"
+
+
+def test_a_worker_may_die_while_its_results_are_looked_at(engine: Engine, tmp_path: Path) -> None:
+    """Then it is handing out more that finds nobody there."""
+    got = []
+    for item in engine.each(Deadly((50, 130), tmp_path), range(200)):
+        got.append(item)
+        time.sleep(0.02 if item % 8 == 0 else 0)
+    assert got == list(range(200)) and len(list(tmp_path.iterdir())) == 2
 
 
 def test_an_item_that_always_kills_costs_itself_alone(engine: Engine) -> None:
@@ -120,13 +130,29 @@ def test_local_keeps_a_model_in_this_process_and_takes_one_share_at_a_time() -> 
 def test_a_script_without_a_main_guard_is_served_all_the_same(tmp_path: Path) -> None:
     path = tmp_path / "unguarded.py"
     path.write_text("from darkroom.jobs.engine import Local\nfrom support.works import Squares\nprint(sum(Local(2).each(Squares(), range(60))))")
-    done = subprocess.run([sys.executable, path], capture_output=True, text=True, timeout=60, env={"PYTHONPATH": ":".join(sys.path)})
+    done = subprocess.run([sys.executable, path], capture_output=True, text=True, timeout=300, env={"PYTHONPATH": ":".join(sys.path)})
     assert str(sum(item * item for item in range(60))) in done.stdout.split()
+
+
+def test_no_worker_outlives_the_one_that_asked(tmp_path: Path) -> None:
+    """Killed -9 in the middle."""
+    code = "from darkroom.jobs.engine import Local\nfrom support.works import Squares\n"
+    code += "for item in Local(2).each(Squares(pause=0.2), range(10_000)): print(item, flush=True)"
+    asker = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, env=os.environ | {"PYTHONPATH": ":".join(sys.path)})
+    assert asker.stdout is not None and asker.stdout.readline() == b"0\n"
+    workers = psutil.Process(asker.pid).children()
+    assert len(workers) >= 2
+    asker.kill()
+    asker.wait()
+    deadline = time.monotonic() + 90
+    while any(worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE for worker in workers):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_workers_import_no_torch_and_no_ray() -> None:
     """They are started for every screening: a second and 200 MB each would be felt."""
     code = "import sys, darkroom.jobs.looks, darkroom.jobs.contact, darkroom.jobs.bring, darkroom.jobs.duplicates, darkroom.jobs.engine; "
     code += "print(sorted({'torch', 'diffusers', 'transformers', 'cv2', 'ray'} & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=True)
     assert done.stdout.strip() == "[]"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 from PIL import Image
 
@@ -28,7 +28,7 @@ from darkroom.jobs.score.store import Store
 from darkroom.jobs.watch import Silent
 from darkroom.sampling.peek import Previews
 from darkroom.sampling.request import Request, Worn, save_png
-from support.works import ray_here
+from support.works import desks, ray_here
 
 METRICS = ("clip", "aesthetic", "sharpness", "diversity", "likeness", "copying", "cmmd")
 TABLES = ("scores.csv", "scores.parquet", "summary.csv", "summary.md", "scores.html")
@@ -56,8 +56,10 @@ class Once(Silent):
 
 def kill_a_worker() -> None:
     """kill -9 of one of the actors of this process's own Ray."""
-    workers = [child for child in psutil.Process().children(recursive=True) if child.cmdline()[:1] and child.cmdline()[0].startswith("ray::Desk")]
-    assert len(workers) == 2, "two workers of ours are there to be killed"
+    deadline = time.monotonic() + 120  # one may be on its way yet
+    while len(workers := desks()) != 2:
+        assert time.monotonic() < deadline, "two workers of ours are there to be killed"
+        time.sleep(0.1)
     workers[0].kill()
 
 

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -61,7 +61,7 @@ def test_a_cluster_that_is_not_there_is_told_at_once(scheme: str) -> None:
     begun = time.monotonic()
     with pytest.raises(RunError, match=f"--engine {scheme}127.0.0.1:{port}: cannot be reached: .*[Rr]efused.*Is the cluster up"):
         open_engine(f"{scheme}127.0.0.1:{port}")
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 20, "ray itself waits for a minute"
 
 
 @pytest.mark.parametrize("scheme", ["ray://", ""])
@@ -86,8 +86,10 @@ class TestWithRay:
         import psutil
 
         assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
-        family = [psutil.Process(), *psutil.Process().children(recursive=True)]
-        sockets = [one for process in family for one in process.net_connections() if one.status in ("LISTEN", "ESTABLISHED")]
+        sockets = []
+        for process in (psutil.Process(), *psutil.Process().children(recursive=True)):
+            with suppress(psutil.NoSuchProcess):  # it has ended meanwhile
+                sockets += [one for one in process.net_connections() if one.status in ("LISTEN", "ESTABLISHED")]
         ours = [one.laddr.ip.removeprefix("::ffff:") for one in sockets if one.laddr]
         theirs = [one.raddr.ip.removeprefix("::ffff:") for one in sockets if one.raddr]
         assert ours and {*ours, *theirs} <= {"127.0.0.1", "::1"}
@@ -149,5 +151,5 @@ class TestWithRay:
         monkeypatch.setattr(clusters, "SILENT", 0.1)
         monkeypatch.setattr(cluster, "head", f"127.0.0.1:{port}")
         with pytest.raises(RunError, match=rf"the cluster's head .127.0.0.1:{port}. is gone\. What was finished is kept"):
-            list(cluster.each(Squares(pause=2.0), range(3)))
-        monkeypatch.setattr(cluster, "gone", False)
+            list(cluster.each(Squares(pause=30.0), range(3)))
+        cluster.gone = False  # so that it is ended after all

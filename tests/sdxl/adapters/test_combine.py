@@ -104,7 +104,7 @@ def test_places_have_their_factors_in_the_sum(base, catalogue):
     assert found.changes[QUERY if QUERY in found.changes else next(k for k in found.changes if words(catalogue, k)[0] == "middle_block")].rank == 3
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(data=st.data())
 def test_any_mixture_that_is_written_is_read_again_and_adds_the_sum(data, base, catalogue, tmp_path):
     places = data.draw(st.lists(st.sampled_from(chosen(catalogue)), min_size=1, max_size=4, unique_by=lambda place: place.key))

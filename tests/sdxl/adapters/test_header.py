@@ -36,7 +36,7 @@ def test_a_header_is_what_the_library_wrote(tmp_path: Path) -> None:
 
 
 def test_two_gigabytes_open_at_once(tmp_path: Path) -> None:
-    """In a process of its own: how much memory it took at most, and how long."""
+    """In a process of its own: how much memory it took at most, and how long of a processor."""
     rows = (2 << 30) // 4 // 1024
     path = wrote(tmp_path / "big.safetensors", {"w": {"dtype": "F32", "shape": [rows, 1024], "data_offsets": [0, rows * 4096]}})
     with path.open("r+b") as file:
@@ -44,9 +44,9 @@ def test_two_gigabytes_open_at_once(tmp_path: Path) -> None:
     assert path.stat().st_size > 2 << 30
     program = (
         "import resource, sys, time; from pathlib import Path; from darkroom.sdxl.adapters.header import Header\n"
-        "before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()\n"
+        "before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()\n"
         "assert Header.read(Path(sys.argv[1])).shape('w')[1] == 1024\n"
-        "print(time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
+        "print(time.process_time() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
     )
     seconds, kilobytes = map(float, subprocess.run([sys.executable, "-c", program, path], capture_output=True, text=True, check=True).stdout.split())
     assert seconds < 1 and kilobytes < 100_000

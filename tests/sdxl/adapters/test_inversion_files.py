@@ -51,7 +51,7 @@ def same(one: Word, two: Word) -> bool:
     return one.name == two.name and all(a == b for a, b in kinds.values()) and all(torch.equal(one.vectors[clip], two.vectors[clip]) for clip in WIDTHS)
 
 
-@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(data=st.data())
 def test_no_order_of_layouts_loses_a_bit(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
     tmp_path = tmp_path_factory.mktemp("turn")

@@ -100,14 +100,14 @@ from darkroom.sdxl.inversion import vocabulary
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 for path, norms in json.loads(sys.argv[1]):
-    before, start = peak(), time.perf_counter()
+    before, start = peak(), time.process_time()
     found = show_adapter(Path(path), norms=norms)
-    print(json.dumps({"seconds": time.perf_counter() - start, "mib": (peak() - before) / 1024, "found": found}))
+    print(json.dumps({"seconds": time.process_time() - start, "mib": (peak() - before) / 1024, "found": found}))
 """
 
 
 def measured(*asked: tuple[Path, bool | None]) -> list[dict[str, Any]]:
-    """What `adapter show` says of each file, how long it takes and how much memory at most, in one process of its own that has the libraries imported."""
+    """What `adapter show` says of each file, its seconds of a processor and how much memory at most, in one process that has the libraries imported."""
     program = [sys.executable, "-c", MEASURED, json.dumps([(str(path), norms) for path, norms in asked])]
     done = subprocess.run(program, capture_output=True, text=True, check=True)
     return [json.loads(line) for line in done.stdout.splitlines()[-len(asked) :]]

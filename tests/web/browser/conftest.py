@@ -61,14 +61,14 @@ def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Opened]:
     server = uvicorn.Server(uvicorn.Config(create_app(studio), port=0, log_level="warning", ws="none", timeout_graceful_shutdown=1))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while not server.started and time.monotonic() < deadline:
         time.sleep(0.02)
     port = server.servers[0].sockets[0].getsockname()[1]
     yield Opened(studio, f"http://127.0.0.1:{port}", workspace)
     end_jobs(studio)
     server.should_exit = True
-    thread.join(10)
+    thread.join(60)
 
 
 def end_jobs(studio: Studio) -> None:
@@ -76,7 +76,7 @@ def end_jobs(studio: Studio) -> None:
     for job in studio.line.list(200):
         if job["state"] in ("waiting", "running"):
             studio.line.cancel(job["id"])
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while time.monotonic() < deadline and any(job["state"] == "running" for job in studio.line.list(200)):
         time.sleep(0.1)
 

@@ -68,7 +68,7 @@ def audit(page: Page, told: list[str], what: str) -> None:
         page.emulate_media(color_scheme=scheme, reduced_motion="reduce")  # type: ignore[arg-type]
         for size, (width, height) in SIZES.items():
             page.set_viewport_size({"width": width, "height": height})
-            for _ in range(10):  # a list that is laid out anew for the width has a moment for it; wait_for_function would break the page's own policy
+            for _ in range(100):  # a list that is laid out anew for the width has a moment for it; wait_for_function would break the page's own policy
                 if page.evaluate("document.documentElement.scrollWidth <= innerWidth"):
                     break
                 page.wait_for_timeout(100)

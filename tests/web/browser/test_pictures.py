@@ -24,7 +24,7 @@ DROP = """
 """
 
 
-def until(what: Callable[[], Any], seconds: float = 30) -> Any:
+def until(what: Callable[[], Any], seconds: float = 300) -> Any:
     """What it answers once that is true."""
     deadline = time.monotonic() + seconds
     while not (found := what()):

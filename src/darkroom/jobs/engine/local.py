@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -101,9 +102,16 @@ class Processes:
             share = next((share for share in self.waiting if share.whole is None), self.waiting[0])
             if share.whole is not None and self.flying:
                 return
-            self.waiting.remove(share)
             self.pool = self.pool or _pool(self.count, self.work.holds, self.threads)
-            self.flying[self.pool.submit(_do, self.work, share.items)] = share
+            try:
+                future = self.pool.submit(_do, self.work, share.items)
+            except BrokenProcessPool:  # a worker died since the last results came: what the pool held comes back as died; if that is nothing, another goes on
+                if self.flying:
+                    return
+                self.drop()
+                continue
+            self.waiting.remove(share)
+            self.flying[future] = share
             if share.whole is not None:
                 return
 
@@ -124,8 +132,9 @@ def _pool(count: int, holds: bool = False, threads: int = 0) -> ProcessPoolExecu
 
 
 def _begin(counter: Any, holds: bool, threads: int) -> None:
-    """Leave Ctrl-C to the one that asked. With a model: take one of the GPUs, and as many threads as the asker has, for the last bits depend on them."""
+    """Leave Ctrl-C to the one that asked, and end with it. With a model: take one of the GPUs, and as many threads as it has: the last bits depend on them."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_asker, daemon=True).start()
     if not holds:
         return
     with counter.get_lock():
@@ -137,6 +146,13 @@ def _begin(counter: Any, holds: bool, threads: int) -> None:
     import torch
 
     torch.set_num_threads(threads)
+
+
+def _end_with_asker() -> None:
+    """One that is killed says no goodbye, and its workers would wait for more to do for good."""
+    if (asker := multiprocessing.parent_process()) is not None:
+        asker.join()
+        os._exit(1)
 
 
 def _cards() -> int:

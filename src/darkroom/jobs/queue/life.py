@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
@@ -12,6 +13,8 @@ import psutil  # type: ignore[import-untyped]
 from darkroom.jobs.ledger import PROGRESS
 
 STAT = Path("/proc")
+BIRTH = 5.0
+"""Seconds in which a process may still be on its way into its program: Linux shows no environment of it until then."""
 
 
 def mark(pid: int) -> str:
@@ -49,11 +52,18 @@ def of_order(progress: Path) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
         try:
-            if process.pid != os.getpid() and process.environ().get(PROGRESS) == str(progress) and process.status() != psutil.STATUS_ZOMBIE:
+            if process.pid != os.getpid() and _environment(process).get(PROGRESS) == str(progress) and process.status() != psutil.STATUS_ZOMBIE:
                 found.append((process.create_time(), process.pid, process))
         except (psutil.Error, OSError):  # another person's, or gone meanwhile
             continue
     return [process for _, _, process in sorted(found, key=lambda row: row[:2])]
+
+
+def _environment(process: psutil.Process) -> dict[str, str]:
+    """Its environment, which is waited for where it was started a moment ago. Raises psutil.Error."""
+    while not (told := dict(process.environ())) and process.exe() and time.time() - process.create_time() < BIRTH:
+        time.sleep(0.01)
+    return told
 
 
 def family(pid: int) -> list[psutil.Process]:
