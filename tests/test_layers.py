@@ -12,7 +12,8 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "darkroom"
 FLOORS = (  # house.md
-    "errors values files device spec places | prompt statistics | data sdxl metrics | methods sampling pocket captioning | train | jobs | evidence | web | cli"
+    "errors values files fence device spec places | prompt statistics | data sdxl metrics | methods sampling pocket captioning | "
+    "train | jobs | evidence | web | cli"
 )
 RANK = {room: rank for rank, floor in enumerate(FLOORS.split("|")) for room in floor.split()}
 EXEMPT = {"darkroom", "darkroom.__main__"}  # the public names load from every floor on first use

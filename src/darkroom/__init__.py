@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
@@ -31,6 +32,11 @@ if TYPE_CHECKING:
     from darkroom.sampling.request import Request as Request
     from darkroom.train.recipe import Recipe as Recipe
     from darkroom.train.recipe import load_recipe as load_recipe
+
+if os.environ.get("DARKROOM_GROUNDS"):  # a page ordered this: before anything else is read
+    from darkroom.fence import heard
+
+    heard()
 
 _PLACES = {
     "Arm": "evidence.trial", "Captioning": "jobs.caption", "Collect": "jobs.collect", "DarkroomError": "errors", "Grid": "jobs.grid",

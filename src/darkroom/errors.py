@@ -48,7 +48,11 @@ class OutputError(DarkroomError):
 
 
 class PlaceError(DarkroomError):
-    """A store behind an address cannot be reached, read or written."""
+    """A store behind an address cannot be reached, read or written. `why` is for programs: refused, missing, no bucket, no keys, no package, unreachable."""
+
+    def __init__(self, message: str, why: str = "") -> None:
+        super().__init__(message)
+        self.why = why
 
 
 class RunError(DarkroomError):

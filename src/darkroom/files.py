@@ -187,7 +187,14 @@ def told(text: str) -> str:
             facts = json.loads((folder / key / ".place" / "place.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
             continue
-        path = str(folder / key / facts["name"])
-        for written in dict.fromkeys((path, json.dumps(path)[1:-1], path.replace("\\", "/"))):
+        copy, beside = str(folder / key / facts["name"]), str(folder / key) + os.sep
+        for written in _spellings(copy):
             text = text.replace(written, facts["address"])
+        for written in _spellings(beside):  # what was made beside it; hidden are its own notes
+            text = text.replace(f"{written}.", "\0").replace(written, facts["address"].rpartition("/")[0] + "/").replace("\0", f"{written}.")
     return text
+
+
+def _spellings(path: str) -> list[str]:
+    """As it is, as JSON has it, and with slashes."""
+    return list(dict.fromkeys((path, json.dumps(path)[1:-1], path.replace("\\", "/"))))

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from darkroom.fence import listen
 from darkroom.jobs.form import names, specs
 from darkroom.jobs.queue import Command, Draw
 
@@ -48,9 +49,9 @@ SEEDS: dict[str, dict[str, Any]] = {
     "/api/uploads/{batch}": {"name": "a.png"},
     "/api/pictures/sheet": {**CATS, "fresh": "1"},
     "/api/pictures/rows": {**CATS, "filter": "all", "text": "", "sort": "name", "down": "1", "from": "0", "count": "9", "base": "pocket",
-        "resolution": "64", "step": "8", "batch": "2", "crop": "centre"},
+        "resolution": "64", "step": "16", "batch": "2", "crop": "centre"},
     "/api/pictures/clusters": {**CATS, "from": "0", "count": "9"},
-    "/api/pictures/buckets": {**CATS, "base": "pocket", "resolution": "64", "step": "8", "batch": "2", "crop": "random", "enlarge": "1"},
+    "/api/pictures/buckets": {**CATS, "base": "pocket", "resolution": "64", "step": "16", "batch": "2", "crop": "random", "enlarge": "1"},
     "/api/pictures/failures": {**CATS},
     "/api/pictures/verdict": {**CATS, "word": "keep", "files": ["weary-cat.png"], "query": None},
     "/api/pictures/prefer": {**CATS, "file": "weary-cat.png"},
@@ -132,6 +133,7 @@ EVENTS = {
         "shutil.rmtree", "shutil.move", "shutil.copyfile", "glob.glob", "subprocess.Popen",
 }  # fmt: skip
 WATCH = Watch(Path("/nowhere"))
+listen()  # first: what the fence refuses is not opened, and not to be seen here
 sys.addaudithook(WATCH.hook)  # stays for good, and looks at nothing but in these tests
 
 

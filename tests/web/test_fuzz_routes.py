@@ -77,9 +77,19 @@ def studio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Studio]:
         "recipes/linked.toml",
         "trials/linked/trial.json",
         "runs/linked/recipe.toml",
+        "datasets/cats/linked.png",
+        "datasets/cats/weary-cat.txt",
+        "datasets/masks/weary-cat.png",
+        "trials/one/pictures/linked.png",
+        "runs/one/previews/000030_0.png",
+        "runs/two/steps/000010/linked.safetensors",
     ):
         (place / name).parent.mkdir(exist_ok=True)
+        (place / name).unlink(missing_ok=True)
         (place / name).symlink_to(neighbour / f"secret{Path(name).suffix}")
+    for name in ("datasets/linked", "datasets/cats/linked", "pictures/linked", "recipes/linked", "runs/one/previews/linked", "uploads/linked"):
+        (place / name).parent.mkdir(exist_ok=True)
+        (place / name).symlink_to(neighbour)
     (place / ".darkroom" / "orders").mkdir(parents=True)
     (place / "link-to-own").symlink_to(place / ".darkroom")
     made = Studio(Grounds.of(place, [tmp_path / "photos"]), Door(), Noted(place / ".darkroom", starts=False))

@@ -16,6 +16,7 @@ from darkroom.captioning.exhibit import Exhibit
 from darkroom.captioning.weights import fetch
 from darkroom.data.manifest import Row
 from darkroom.errors import ModelError, RecipeError
+from darkroom.fence import hand_over
 from darkroom.spec import Spec
 
 if TYPE_CHECKING:
@@ -128,6 +129,6 @@ def _session(path: Path, device: str) -> Any:
     there = onnxruntime.get_available_providers()
     wanted = [name for name in ("CUDAExecutionProvider", "ROCMExecutionProvider") if name in there and device != "cpu"]
     try:
-        return onnxruntime.InferenceSession(str(path), providers=[*wanted, "CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(hand_over(str(path)), providers=[*wanted, "CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own errors share no class but this
         raise ModelError(f"{path}: is no network that onnxruntime can run: {str(error).splitlines()[0]}") from None

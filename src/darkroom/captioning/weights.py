@@ -8,6 +8,7 @@ from pathlib import Path
 
 from darkroom.device import quiet_transformers
 from darkroom.errors import ModelError
+from darkroom.fence import hand_over
 
 
 @contextmanager
@@ -17,6 +18,7 @@ def loading(source: str, what: str) -> Iterator[None]:
         raise ModelError(f"{source}: there is no such folder, and it is no hub id, which is written OWNER/NAME. Name a folder that holds a {what}.")
     try:
         with quiet_transformers():
+            hand_over(source)
             yield
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "memory" in str(error).lower():

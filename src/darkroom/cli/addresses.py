@@ -12,7 +12,9 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, Literal, NamedTuple
 
-Mode = Literal["read", "write", "glance", "within", "later"]
+from darkroom.errors import PlaceError
+
+Mode = Literal["read", "write", "glance", "within", "later", "here"]
 
 
 class Use(NamedTuple):
@@ -20,13 +22,16 @@ class Use(NamedTuple):
 
     mode: Mode
     """read: it must be there. write: made or changed, and pushed. glance: headers are enough. within: read, and written in other words (`FILE:0.8`,
-    `METRIC=FILE`). later: left as it is, for a recipe or another spec, which is brought near by its job."""
+    `METRIC=FILE`). later: left as it is, for a recipe or another spec, which is brought near by its job. here: a place of this machine alone; an address is
+    refused."""
     unless: str = ""
-    """A parameter that, when it is given, leaves a written place to be read only."""
+    """Parameters, separated by spaces: one of them that is given leaves a written place to be read only."""
 
 
-READ, WRITE, GLANCE, WITHIN, LATER = Use("read"), Use("write"), Use("glance"), Use("within"), Use("later")
-DRAWING = {"base": READ, "refiner": READ, "adapter": WITHIN, "adapters": READ, "embedding": READ, "settings": LATER}
+READ, WRITE, GLANCE, WITHIN, LATER, HERE = Use("read"), Use("write"), Use("glance"), Use("within"), Use("later"), Use("here")
+BESIDE = Use("write", "out")
+"""Read; where no --out is given, the result goes beside it."""
+DRAWING = {"base": READ, "refiner": READ, "adapter": WITHIN, "adapters": READ, "embedding": WITHIN, "settings": LATER}
 USES: dict[str, Mapping[str, Use]] = {
     "collect": {"to": Use("write", "failures"), "source": READ},
     "screen": {"dataset": WRITE, "like": READ},
@@ -38,29 +43,30 @@ USES: dict[str, Mapping[str, Use]] = {
     "dataset unpack": {"shards": READ, "to": WRITE},
     "train": {"recipe": READ, "images": LATER, "base": LATER, "out": WRITE, "settings": LATER},
     "resume": {"run": WRITE},
+    "recipes": {"name": READ},
     "runs list": {"folder": GLANCE},
-    "runs show": {"run": Use("write", "out"), "out": WRITE},
+    "runs show": {"run": BESIDE, "out": WRITE},
     "trial": {
         "file": READ, "fill": WITHIN, "adapter": WITHIN, "prompts": READ, "reference": READ, "base": READ, "scorer": READ, "out": WRITE, "pilot": READ,
         "settings": LATER,
     },
     "demo": {"out": WRITE, "pictures": READ},
     "score": {
-        "folder": Use("write", "out"), "prompts": READ, "reference": READ, "training": READ, "base_pictures": READ, "beside": READ, "scorer": READ,
+        "folder": BESIDE, "prompts": READ, "reference": READ, "training": READ, "base_pictures": READ, "beside": READ, "scorer": READ,
         "model": WITHIN, "out": WRITE,
     },
-    "pick": {"run": Use("write", "out"), "held_out": READ, "scorer": READ, "out": WRITE, "settings": LATER},
+    "pick": {"run": BESIDE, "held_out": READ, "scorer": READ, "out": WRITE, "settings": LATER},
     "tune-weights": {"trial": READ, "adapter": WITHIN, "out": WRITE, "settings": LATER},
     "rate": {"trial": WRITE, "sheet": WRITE, "answers": READ},
     "wrong": {"to": WRITE, "base": READ, "words": READ, "scenes": READ, "refiner": READ},
-    "generate": {**DRAWING, "out": WRITE, "image": READ, "mask": READ, "keep": READ, "control": WITHIN, "tiny": READ, "again": READ},
+    "generate": {**DRAWING, "out": WRITE, "image": READ, "mask": READ, "keep": READ, "control": WITHIN, "tiny": READ, "again": BESIDE},
     "grid": {**DRAWING, "prompt": READ, "axis": WITHIN, "arm": WITHIN, "out": WRITE},
-    "prompt": {"embedding": READ, "base": READ},
+    "prompt": {"embedding": WITHIN, "base": READ},
     "adapter show": {"file": READ, "base": READ},
-    "adapter convert": {"file": READ, "out": WRITE, "base": READ, "bundle": READ},
+    "adapter convert": {"file": Use("write", "out bundle"), "out": WRITE, "base": READ, "bundle": BESIDE},
     "adapter merge": {"files": WITHIN, "out": WRITE, "into": READ, "base": READ, "config": READ},
     "adapter extract": {"tuned": READ, "base": READ, "out": WRITE, "config": READ},
-    "adapter resize": {"file": READ, "out": WRITE, "base": READ, "config": READ},
+    "adapter resize": {"file": BESIDE, "out": WRITE, "base": READ, "config": READ},
     "adapter diff": {"a": READ, "b": READ, "base": READ, "config": READ},
     "base show": {"model": GLANCE},
     "base convert": {"model": READ, "out": WRITE, "vae": READ, "config": READ},
@@ -68,6 +74,7 @@ USES: dict[str, Mapping[str, Use]] = {
     "import kohya": {"config": READ, "out": WRITE},
     "import diffusers": {"command": READ, "out": WRITE},
     "export": {"run": READ, "to": WRITE, "trial": READ},
+    "studio": {"folder": HERE, "more": HERE},
 }  # fmt: skip
 INNER = re.compile(r"""[a-z][a-z0-9+.\-]+://[^\s,;|="']+?(?=(?::[-+]?[0-9.]+)?(?:@[a-z0-9]+)?(?:[\s,;|="']|$))""", re.IGNORECASE)
 """An address within other words: up to a weight, a branch or checkpoint behind "@", a comma or the end."""
@@ -90,7 +97,7 @@ def brought_near(arguments: Sequence[str], root: Callable[[], Any]) -> Iterator[
 
     Raises PlaceError. Without an address nothing happens, and nothing is imported.
     """
-    if not any("://" in word for word in arguments) or "--help" in arguments:
+    if not any(":/" in word for word in arguments) or "--help" in arguments:
         yield list(arguments)
         return
     name, command, start = _found(root(), arguments)
@@ -100,7 +107,7 @@ def brought_near(arguments: Sequence[str], root: Callable[[], Any]) -> Iterator[
     with ExitStack() as stack:
         for word in words:
             if (use := uses.get(word.name)) is not None and (word.several or word.place == last[word.name]):
-                changed[word.place] = word.before + _near(word.text, use, given, stack)
+                changed[word.place] = word.before + _near(word.text, use, given & set(use.unless.split()), stack)
         yield changed
 
 
@@ -143,8 +150,8 @@ def _values(command: Any, arguments: Sequence[str], start: int) -> Iterator[Word
         index += 1
 
 
-def _near(text: str, use: Use, given: Collection[str], stack: ExitStack) -> str:
-    """The value with the path of the working copy where an address was."""
+def _near(text: str, use: Use, only_read: Collection[str], stack: ExitStack) -> str:
+    """The value with the path of the working copy where an address was. Raises PlaceError."""
     from darkroom import places
 
     match use.mode:
@@ -153,12 +160,26 @@ def _near(text: str, use: Use, given: Collection[str], stack: ExitStack) -> str:
         case "within":
             return INNER.sub(lambda found: str(places.near(found[0], Lines())) if places.is_address(found[0]) else found[0], text)
         case _ if not places.is_address(text):
+            _check_path(text, use.mode)
             return text
+        case "here":
+            raise PlaceError(f"{text}: is an address, and a folder of this machine is wanted here: name that, and bring what is needed into it.")
         case "glance":
             return str(places.glance(text, Lines()))
-        case "write" if use.unless not in given:
+        case "write" if not only_read:
             return str(stack.enter_context(places.writing(text, Lines())))
     return str(places.near(text, Lines()))
+
+
+def _check_path(text: str, mode: Mode) -> None:
+    """That a path is no address with a slip of the pen: it would become a folder called "s3:". Raises PlaceError."""
+    from darkroom import places
+
+    scheme, _, rest = text.partition(":/")
+    if rest.startswith("/") and mode in ("write", "here") and scheme.lower() in ("http", "https"):
+        raise PlaceError(f"{text}: is a page of the web, where nothing can be written. Name a folder, or a store's address as s3://BUCKET/NAME.")
+    if rest and not rest.startswith("/") and places.is_known(f"{scheme}://"):
+        raise PlaceError(f"{text}: an address has two slashes: {scheme}://{rest}. For a path of this name write ./{text}.")
 
 
 class Lines:

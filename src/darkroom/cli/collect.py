@@ -15,7 +15,7 @@ from darkroom.errors import RecipeError
 def collect_command(
     to: Annotated[Path, typer.Option(metavar="DATASET", help="The dataset's folder: made if it is not there, added to if it is.")],
     source: Annotated[
-        Path | None, typer.Argument(metavar="SOURCE", help="A folder, or a table (.csv .tsv .json .jsonl .parquet .txt) of URLs or paths.")
+        Path | None, typer.Argument(metavar="SOURCE", help="A folder, or a table (.csv .tsv .json .jsonl .parquet .txt) of URLs, s3:// ... or paths.")
     ] = None,
     column: Annotated[str, typer.Option(metavar="NAME", help="The column that names the picture. Default: the one that obviously does.")] = "",
     prefix: Annotated[str, typer.Option(metavar="TEXT", help="Put before every value: https://image.tmdb.org/t/p/w600 for /abc.jpg.")] = "",

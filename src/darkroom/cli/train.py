@@ -42,42 +42,47 @@ def train_command(
     if stop_when_settled:
         loaded = loaded.settling()
     from darkroom.jobs.runs import new_place
+    from darkroom.jobs.stopping import at_once
 
     place = new_place(out, f"{Path(recipe).stem}-{''.join(c if c.isalnum() else '-' for c in loaded.trigger) or 'run'}")
-    if processes != 1:
-        from darkroom.jobs.processes import check_count, train_together
+    with at_once(place, processes):
+        if processes != 1:
+            from darkroom.jobs.processes import check_count, train_together
 
-        check_count(processes, loaded)
-        if not check:
-            _show_run(train_together(loaded, place, processes, sidecar), as_json)
-            return
-    from darkroom.jobs.train import prepare, run_training
-    from darkroom.train.launch import first
+            check_count(processes, loaded)
+            if not check:
+                _show_run(train_together(loaded, place, processes, sidecar), as_json)
+                return
+        from darkroom.jobs.train import prepare, run_training
+        from darkroom.train.launch import first
 
-    with Terminal() as watcher:
-        prepared = prepare(loaded, watcher, draw=not check, processes=processes if processes > 1 else 0)
-        for line in preflight_lines(prepared[1].facts) if first() else ():
-            watcher.say(line)
-        if check:
-            show({"preflight": prepared[1].facts}, ["Nothing was trained (--check). All of this would work."], as_json)
-            return
-        run = run_training(loaded, place, watcher, prepared, sidecar)
-    _show_run(run, as_json)
+        with Terminal() as watcher:
+            prepared = prepare(loaded, watcher, draw=not check, processes=processes if processes > 1 else 0)
+            for line in preflight_lines(prepared[1].facts) if first() else ():
+                watcher.say(line)
+            if check:
+                show({"preflight": prepared[1].facts}, ["Nothing was trained (--check). All of this would work."], as_json)
+                return
+            run = run_training(loaded, place, watcher, prepared, sidecar)
+        _show_run(run, as_json)
 
 
 def resume_command(run: Annotated[Path, typer.Argument(help="The run folder.")], processes: Processes = 1, as_json: Json = False) -> None:
     """Go on with a training that was stopped: the result is the same, byte for byte; with another number of processes but for rounding."""
-    if processes != 1:
-        from darkroom.jobs.processes import resume_together
+    from darkroom.jobs.stopping import at_once
 
-        _show_run(resume_together(run, processes), as_json)
-        return
-    from darkroom.cli.watch import Terminal
-    from darkroom.jobs.train import resume_training
+    with at_once(run, processes):
+        if processes != 1:
+            from darkroom.jobs.processes import resume_together
 
-    with Terminal() as watcher:
-        done = resume_training(run, watcher)
-    _show_run(done, as_json)
+            _show_run(resume_together(run, processes), as_json)
+            return
+        from darkroom.cli.watch import Terminal
+        from darkroom.jobs.train import resume_training
+
+        with Terminal() as watcher:
+            done = resume_training(run, watcher)
+        _show_run(done, as_json)
 
 
 def recipes_command(
@@ -93,10 +98,10 @@ def recipes_command(
 
         show(told() if as_json else {}, [page().rstrip()], as_json)
         return
-    from darkroom.train.recipe import RECIPES, find_recipe
+    from darkroom.train.recipe import RECIPES, recipe_text
 
     if name is not None:
-        text = find_recipe(name).read_text(encoding="utf-8")
+        text = recipe_text(name)
         show({"name": name, "toml": text}, [text], as_json)
         return
     about = {path.stem: tomllib.loads(path.read_text(encoding="utf-8")).get("about", "") for path in sorted(RECIPES.glob("*.toml"))}

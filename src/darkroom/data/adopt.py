@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -14,6 +14,7 @@ from darkroom.data.captions import Found, read_captions
 from darkroom.data.manifest import ORIGINAL, Manifest, Row, is_dataset
 from darkroom.data.picture import ENDINGS, MAX_PIXELS, upright_size
 from darkroom.errors import DatasetError
+from darkroom.fence import WAY_OUT, leads_out, let
 from darkroom.files import sha256_file
 
 
@@ -25,6 +26,8 @@ class Changes:
     changed: tuple[str, ...] = ()
     gone: tuple[str, ...] = ()
     recaptioned: tuple[str, ...] = ()
+    outside: tuple[str, ...] = ()
+    """Passed over, since links lead from them out of the folders that the asker may read: pictures and captions."""
 
     def __bool__(self) -> bool:
         return bool(self.new or self.changed or self.gone or self.recaptioned)
@@ -34,19 +37,24 @@ def adopt(folder: Path, progress: Callable[[int, int], None] = lambda done, tota
     """The dataset in the folder as it is now: from its manifest where there is one, else from the pictures alone. Nothing is written: `save` does.
 
     Files whose size and time are what the manifest says are not read again. A picture whose bytes changed loses what was decided about it; one that is gone
-    loses its row. Subfolders are read too. Raises DatasetError where there is no picture, or where two sources of a caption disagree.
+    loses its row. Subfolders are read too. What a page ordered passes over what leads out of the studio's folders (`darkroom.fence`), and names it.
+    Raises DatasetError where there is no picture, where two sources of a caption disagree, or where pictures of the manifest lead out.
     """
     if not folder.is_dir():
         what = "is a file, not a folder" if folder.exists() else "there is no such folder"
         raise DatasetError(f"{folder}: {what}. Name the folder that holds your pictures.")
+    let(folder)
     before = Manifest.open(folder) if is_dataset(folder) else Manifest(folder, ())
     known = {row.file: row for row in before.rows}
-    files = sorted(_pictures(folder, {row.mask for row in before.rows}))
+    files, outside = _told_apart(folder, _pictures(folder, {row.mask for row in before.rows}))
+    _check_rows(folder, [file for file in outside if file in known])
     if not files and any(folder.glob("*.tar")):
         raise DatasetError(
             f"{folder}: holds shards. `darkroom train` and `darkroom dataset show` read them as they are; for anything that writes into a dataset unpack them "
             f"first: darkroom dataset unpack {folder} --to DATASET"
         )
+    if not files and outside:
+        raise DatasetError(f"{folder}: holds no picture but {_some(outside)}, and links lead from there out of the studio's folders. {WAY_OUT}")
     if not files:
         raise DatasetError(f"{folder}: holds no picture. Endings read: {', '.join(sorted(ENDINGS))}.")
     found = read_captions(folder, files)
@@ -63,7 +71,32 @@ def adopt(folder: Path, progress: Callable[[int, int], None] = lambda done, tota
         rows.append(told)
         progress(done, len(files))
     gone = tuple(sorted(set(known) - set(files)))
-    return before.but(rows), Changes(tuple(new), tuple(changed), gone, tuple(recaptioned))
+    return before.but(rows), Changes(tuple(new), tuple(changed), gone, tuple(recaptioned), (*outside, *found.outside))
+
+
+def passed_over(folder: Path, outside: Sequence[str]) -> str:
+    """What a person is told of what was passed over; "" where nothing was."""
+    return f"{folder}: passed over {_some(outside)}: links lead from there out of the studio's folders. {WAY_OUT}" if outside else ""
+
+
+def _told_apart(folder: Path, files: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Those that may be read and those that lead out, each sorted."""
+    found: tuple[list[str], list[str]] = [], []
+    for file in sorted(files):
+        found[leads_out(folder / file)].append(file)
+    return found
+
+
+def _check_rows(folder: Path, outside: Sequence[str]) -> None:
+    """That no picture with a row leads out: to drop the row would lose what was decided about it. Raises DatasetError."""
+    if outside:
+        raise DatasetError(
+            f"{folder}: its manifest has {_some(outside)}, and links lead from there out of the studio's folders. {WAY_OUT} Or take the links away."
+        )
+
+
+def _some(files: Sequence[str]) -> str:
+    return f"{len(files):,} file{'s' if len(files) > 1 else ''} ({', '.join(files[:3])}{', ...' if len(files) > 3 else ''})"
 
 
 def _pictures(folder: Path, masks: set[str]) -> Iterator[str]:
@@ -92,7 +125,7 @@ def _now(folder: Path, file: str, row: Row | None) -> Row:
 def described(path: Path | IO[bytes], row: Row) -> Row:
     """The row with what the header of a file, or of its bytes, says: format and upright size; left at 0 where it is no picture (screening says why)."""
     try:
-        with Image.open(path) as opened:
+        with Image.open(let(path) if isinstance(path, Path) else path) as opened:
             width, height = upright_size(opened)
             return row.but(width=width, height=height, format=opened.format or "") if width * height <= MAX_PIXELS else row.but(format=opened.format or "")
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError, struct.error):

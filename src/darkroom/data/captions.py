@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from darkroom.errors import DatasetError
+from darkroom.fence import Outside, let
 
 SIDECARS = (".txt", ".caption")
 TABLE = "metadata.jsonl"
@@ -24,6 +25,8 @@ class Found:
     captions: dict[str, str] = field(default_factory=dict)
     sources: dict[str, str] = field(default_factory=dict)
     repeats: dict[str, int] = field(default_factory=dict)
+    outside: list[str] = field(default_factory=list)
+    """Files that would say something and were passed over: links lead from them out of the folders that the asker may read (`darkroom.fence`)."""
 
 
 def read_captions(folder: Path, files: Iterable[str]) -> Found:
@@ -35,13 +38,13 @@ def read_captions(folder: Path, files: Iterable[str]) -> Found:
     """
     found, problems = Found(), []
     listed = list(files)
-    tables, tops = _tables(folder, listed), class_folders(listed)
+    tables, tops = _tables(folder, listed, found.outside), class_folders(listed)
     for file in listed:
         top = file.partition("/")[0]
         if top in tops:
             found.repeats[file], found.captions[file] = tops[top]
             found.sources[file] = f"{top}/"
-        told = _beside(folder / file) | tables.get(file, {})
+        told = _beside(folder, file, found.outside) | tables.get(file, {})
         if len(set(told.values())) > 1:
             both = "; ".join(f'{name} says "{text}"' for name, text in told.items())
             problems.append(f"{folder / file}: two captions that disagree: {both}. Keep one of them.")
@@ -87,17 +90,26 @@ def orphans(folder: Path, files: Iterable[str]) -> list[str]:
     return sorted(found)
 
 
-def _beside(path: Path) -> dict[str, str]:
-    """What the sidecars of one picture say, by their file names."""
+def _beside(folder: Path, file: str, outside: list[str]) -> dict[str, str]:
+    """What the sidecars of one picture say, by their file names; those that lead out are added to `outside`."""
     found = {}
     for ending in SIDECARS:
-        sidecar = path.with_suffix(ending)
-        if sidecar.is_file():
-            try:
-                found[sidecar.name] = one_line(sidecar.read_text(encoding="utf-8-sig"))
-            except UnicodeDecodeError:
-                raise DatasetError(f"{sidecar}: is not UTF-8 text. Save it as UTF-8.") from None
+        sidecar = (folder / file).with_suffix(ending)
+        if sidecar.is_file() and (text := _said(folder, sidecar, outside)) is not None:
+            found[sidecar.name] = one_line(text)
     return found
+
+
+def _said(folder: Path, path: Path, outside: list[str]) -> str | None:
+    """A text file, read where it really lies; None where it leads out. Raises DatasetError where it is no UTF-8."""
+    try:
+        return let(path).read_text(encoding="utf-8-sig")
+    except Outside:
+        if (name := path.relative_to(folder).as_posix()) not in outside:
+            outside.append(name)
+        return None
+    except UnicodeDecodeError:
+        raise DatasetError(f"{path}: is not UTF-8 text. Save it as UTF-8.") from None
 
 
 def one_line(text: str) -> str:
@@ -105,28 +117,23 @@ def one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def _tables(folder: Path, files: list[str]) -> dict[str, dict[str, str]]:
+def _tables(folder: Path, files: list[str], outside: list[str]) -> dict[str, dict[str, str]]:
     """What the metadata.jsonl of each folder says, by picture."""
     known, found = set(files), {}
     for parent in sorted({file.rpartition("/")[0] for file in files} | {""}):
         path = folder / parent / TABLE
         prefix = f"{parent}/" if parent else ""
-        for name, caption in _table(path).items():
+        text = (_said(folder, path, outside) if path.is_file() else None) or ""
+        for name, caption in _table(path, text).items():
             if prefix + name not in known:
                 raise DatasetError(f"{path}: captions {name}, which is not in the folder. Correct the file name there.")
             found[prefix + name] = {TABLE: caption}
     return found
 
 
-def _table(path: Path) -> dict[str, str]:
-    if not path.is_file():
-        return {}
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError:
-        raise DatasetError(f"{path}: is not UTF-8 text. Save it as UTF-8.") from None
+def _table(path: Path, text: str) -> dict[str, str]:
     table: dict[str, str] = {}
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():
             continue
         name, captions = _line(line, f"{path}, line {number}")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from PIL import Image
 
-from darkroom.data.adopt import adopt
+from darkroom.data.adopt import adopt, passed_over
 from darkroom.data.archives import holds_shards
 from darkroom.data.captions import SIDECARS, read_captions
 from darkroom.data.manifest import ORIGINAL, Manifest, Row, is_dataset
@@ -18,6 +18,7 @@ from darkroom.data.member import Member
 from darkroom.data.picture import ENDINGS, read_picture
 from darkroom.data.streamed import NAMED, Streamed, read_streamed
 from darkroom.errors import DatasetError
+from darkroom.fence import let
 from darkroom.files import sha256_bytes, sha256_file
 from darkroom.places.address import is_address
 
@@ -53,6 +54,7 @@ def list_pictures(folder: Path) -> list[Path]:
     if not folder.is_dir():
         what = "is a file, not a folder" if folder.exists() else "there is no such folder"
         raise DatasetError(f"{folder}: {what}. --images takes the folder that holds your pictures.")
+    let(folder)
     found = sorted(p for p in folder.iterdir() if p.suffix.lower() in ENDINGS and p.is_file() and not p.name.startswith("."))
     if not found:
         others = sum(1 for p in folder.iterdir() if p.is_file())
@@ -65,12 +67,22 @@ def list_pictures(folder: Path) -> list[Path]:
 def open_dataset(source: str | Path, progress: Callable[[int, int], None] = lambda done, total: None) -> Manifest | Streamed | None:
     """The dataset in a folder, or of the shards there; None for a plain folder of pictures. Shards at an address stay there, a folder is brought near.
 
-    Raises DatasetError, and PlaceError for an address out of reach.
+    Raises DatasetError, also where a page's training would have to pass over what links lead to, and PlaceError for an address out of reach.
     """
     if holds_shards(source):
         return read_streamed(source, progress)
     folder = near_folder(source)
-    return adopt(folder, progress)[0] if is_dataset(folder) else None
+    if not is_dataset(folder):
+        return None
+    manifest, changes = adopt(folder, progress)
+    _refuse_outside(folder, changes.outside)
+    return manifest
+
+
+def _refuse_outside(folder: Path, outside: Sequence[str]) -> None:
+    """That nothing is left out of what is learned from without a word. Raises DatasetError."""
+    if outside:
+        raise DatasetError(f"{passed_over(folder, outside)} Or take the links away: a training leaves nothing out in silence.")
 
 
 def near_folder(source: str | Path) -> Path:
@@ -105,6 +117,7 @@ def rows_of(dataset: Manifest | Streamed) -> Manifest:
 def _of_folder(folder: Path, template: str) -> list[Photo]:
     paths = list_pictures(folder)
     found = read_captions(folder, [path.name for path in paths])
+    _refuse_outside(folder, found.outside)
     photos, broken = [], []
     for path in paths:
         try:

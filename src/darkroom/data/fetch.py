@@ -1,4 +1,4 @@
-"""One file from the network: http and https alone, certificates always verified, redirects, bytes and seconds bounded, tried again where that may help."""
+"""One file from the network: http, https, stores alone; certificates always verified; redirects, bytes, seconds bounded; tried again where that may help."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from darkroom import __version__
 from darkroom.data.hosts import LONGEST_WAIT, TOLD_TO_WAIT, Hosts, pause, retry_after
 from darkroom.data.part import begin, write
 from darkroom.data.proof import Proof, Unusable
+from darkroom.data.stored import bucket, is_stored, stored
 from darkroom.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -105,6 +106,8 @@ class Fetcher:
 
     async def _once(self, address: str, to: Path, before: tuple[str, ...], ours: Callable[[str], bool]) -> tuple[str, Proof]:
         """One try, through all its redirects."""
+        if is_stored(address):
+            return await self._from_store(address, to)
         url, seen = _url(address), [*before, address]
         while True:
             async with self.hosts.slot(url.host):
@@ -119,6 +122,15 @@ class Fetcher:
                 raise Elsewhere(str(following), tuple(seen))
             seen.append(str(following))
             url = following
+
+    async def _from_store(self, address: str, to: Path) -> tuple[str, Proof]:
+        async with self.hosts.slot(bucket(address)):
+            try:
+                async with asyncio.timeout(self.limits.timeout):
+                    status = await stored(address, to, self.limits.max_bytes)
+            except TimeoutError:
+                raise Unusable("timed out", f"no whole file in {self.limits.timeout:g} seconds", temporary=True) from None
+            return status, await self._checked(to, status)
 
     async def _checked(self, to: Path, status: str) -> Proof:
         try:
@@ -191,7 +203,7 @@ def _url(address: str) -> httpx2.URL:
     except httpx2.InvalidURL as error:
         raise Unusable("no address that can be asked", str(error)) from None
     if url.scheme not in ("http", "https") or not url.host:
-        raise Unusable("no address that can be asked", f"{url.scheme or 'no scheme'}: http and https are read")
+        raise Unusable("no address that can be asked", f"{url.scheme or 'no scheme'}: http, https and stores as s3:// are read")
     if not 0 < (url.port or 80) < 65536:
         raise Unusable("no address that can be asked", f"there is no port {url.port}")
     return url

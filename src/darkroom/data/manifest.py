@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from darkroom.data.merge import Differ, merged_notes, merged_rows
 from darkroom.data.turn import one_at_a_time
 from darkroom.errors import DatasetError, OutputError
-from darkroom.files import atomic, sha256_bytes, sha256_file
+from darkroom.fence import current, let
+from darkroom.files import atomic, sha256_bytes, sha256_file, told
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -115,18 +116,21 @@ class Manifest:
 
     @classmethod
     def open(cls, folder: Path) -> Manifest:
-        """The manifest as it was written. Raises DatasetError where there is none or it is damaged."""
+        """The manifest as it was written. Raises DatasetError where there is none or it is damaged; for a page also where it names what is not below it."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         path = folder / MANIFEST
         if not path.is_file():
             raise DatasetError(f"{folder}: is no dataset ({MANIFEST} is missing). `darkroom collect SOURCE --to {folder}` makes one.")
+        path = let(path)
         try:
             data = path.read_bytes()  # once: what is hashed must be what is read, whoever writes meanwhile
             table = pq.read_table(pa.BufferReader(data))
             notes = json.loads((table.schema.metadata or {}).get(NOTES, b"{}"))
             rows = tuple(_row(values) for values in table.to_pylist(maps_as_pydicts="strict"))
+            if current() is not None:
+                _check_names(rows)
         except (OSError, ValueError, TypeError, KeyError, pa.ArrowException) as error:
             raise DatasetError(f"{path}: is damaged or not Darkroom's ({error}). Put a copy back, or collect into another folder.") from None
         return cls(folder, rows, notes, sha256_bytes(data))
@@ -173,7 +177,7 @@ class Manifest:
     def hash(self) -> str:
         """A name for what would be learned: kept pictures, their captions, masks and splits."""
         told = [[r.file, r.sha256, dict(sorted(r.captions.items())), r.chosen, r.split, r.mask, r.repeats] for r in self.kept]
-        return sha256_bytes(json.dumps(told, ensure_ascii=False).encode())
+        return sha256_bytes(json.dumps(told, ensure_ascii=False).encode(errors="surrogateescape"))  # a name on the disk need not be Unicode
 
     def path(self, row: Row) -> Path:
         """Where the row's picture lies."""
@@ -207,7 +211,14 @@ def _table(rows: Iterable[Row], notes: Mapping[str, Any]) -> pa.Table:
     for kind in schema:
         values = [getattr(row, kind.name) for row in rows]
         columns.append(pa.array([list(v.items()) for v in values] if pa.types.is_map(kind.type) else values, kind.type))
-    return pa.Table.from_arrays(columns, schema=schema.with_metadata({NOTES: json.dumps(dict(notes), ensure_ascii=False, default=str)}))
+    return pa.Table.from_arrays(columns, schema=schema.with_metadata({NOTES: told(json.dumps(dict(notes), ensure_ascii=False, default=str))}))
+
+
+def _check_names(rows: Iterable[Row]) -> None:
+    """That pictures and masks lie below the folder by their names, for a page can bring any manifest. Raises ValueError."""
+    for name in (name for row in rows for name in (row.file, row.mask) if name):
+        if name.startswith("/") or ".." in name.replace("\\", "/").split("/") or ":" in name[:2] or "\\" in name[:2]:
+            raise ValueError(f"{name!r} is no name below the folder")
 
 
 def _row(values: dict[str, Any]) -> Row:

@@ -14,6 +14,7 @@ from darkroom.data.buckets import Fit
 from darkroom.data.member import Member
 from darkroom.data.picture import ENDINGS, opened, to_rgb, upright
 from darkroom.errors import DatasetError
+from darkroom.fence import let
 from darkroom.files import atomic
 
 FOLDER = "masks"
@@ -100,6 +101,7 @@ def find_masks(folder: Path, files: Iterable[str]) -> tuple[dict[str, Path], lis
 
     Raises DatasetError where there is no mask at all, or where a mask belongs to two pictures, or a picture has two.
     """
+    let(folder)
     given = sorted(path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS and path.is_file()) if folder.is_dir() else []
     if not given:
         raise DatasetError(f"{folder}: holds no mask. A mask is a picture with the name of the one it belongs to: white is learned from, black is not.")

@@ -14,6 +14,7 @@ from PIL import Image, UnidentifiedImageError
 
 from darkroom.data.member import Member
 from darkroom.errors import DatasetError
+from darkroom.fence import Outside, let
 
 ENDINGS = frozenset({".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".avif", ".heic", ".heif", ".bmp", ".tif", ".tiff"})
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "AVIF", "HEIF", "BMP", "TIFF")
@@ -68,13 +69,15 @@ def opened(path: Path | Member, content: bytes | None = None) -> Iterator[Image.
             warnings.simplefilter("ignore")  # of odd tags and of large pictures: the limit is ours
             if path.suffix.lower() in (".heic", ".heif"):
                 _know_heif()
-            with Image.open(path if content is None else io.BytesIO(content), formats=decoders()) as picture:  # type: ignore[arg-type]
+            with Image.open(let(path) if content is None else io.BytesIO(content), formats=decoders()) as picture:  # type: ignore[arg-type]
                 if picture.width * picture.height > MAX_PIXELS:
                     raise BrokenPicture("bomb", f"{path}: {picture.width} x {picture.height} pixels is more than {MAX_PIXELS:,}. Reduce it first.")
                 yield picture
     except UnidentifiedImageError:
         why = PLUGINS.get(path.suffix.lower())
         raise BrokenPicture("unreadable", f"{path}: {why or f'is not a picture, whatever its name says. {way_out}'}") from None
+    except Outside as outside:
+        raise BrokenPicture("unreadable", str(outside)) from None
     except FileNotFoundError:
         raise BrokenPicture("missing", f"{path}: there is no such file.") from None
     except Image.DecompressionBombError as error:

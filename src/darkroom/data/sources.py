@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
+from darkroom.data.adopt import passed_over
 from darkroom.data.captions import TABLE, one_line, orphans, read_captions
 from darkroom.data.columns import LICENCES, Columns, choose
 from darkroom.data.names import safe, stem_of, stems_of
@@ -20,6 +21,7 @@ from darkroom.data.proof import Unusable
 from darkroom.data.tables import ROWS, Record, byte_columns, is_table, records
 from darkroom.errors import DatasetError
 from darkroom.files import told as told_as
+from darkroom.places.address import is_address
 
 SEEN = ENDINGS | {".jpe", ".tga", ".jp2", ".ico", ".psd", ".svg"}
 """Endings of files that a person takes for pictures: those that are not read must fail by name, not be passed over."""
@@ -121,7 +123,8 @@ def _row(path: Path, number: int, record: Record, columns: Columns, wanted: Want
     if reference.startswith("data:"):
         return Item(number, f"row {number + 1}", unusable=Unusable("no address that can be asked", "data: holds the picture itself; write it to a file"))
     local = Path(os.path.normpath(path.parent / reference.replace("\\", "/")))
-    return Item(number, told_as(str(local)), stem_of(reference), local, **told)  # type: ignore[arg-type]
+    address = told_as(str(local))
+    return Item(number, address, stem_of(reference), None if is_address(address) else local, **told)  # type: ignore[arg-type]
 
 
 def _folder(folder: Path, follow_links: bool, dataset: Path) -> Source:
@@ -140,6 +143,8 @@ def _folder(folder: Path, follow_links: bool, dataset: Path) -> Source:
     told = f"{len(files):,} pictures, {len(captions.captions):,} of them with a caption"
     if lost := orphans(folder, files):
         told += f"; {len(lost):,} text files caption none of them ({', '.join(lost[:3])}{', ...' if len(lost) > 3 else ''})"
+    if words := passed_over(folder, captions.outside):
+        told += f"; {words}"
     return Source(told_as(str(folder)), safe(folder.resolve().name), len(files), items, told)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from darkroom.errors import DatasetError
+from darkroom.fence import let
 
 ENDINGS = {
     ".csv": "csv", ".tsv": "tsv", ".tab": "tsv", ".json": "json", ".jsonl": "lines", ".ndjson": "lines", ".parquet": "parquet", ".pq": "parquet",
@@ -178,7 +179,7 @@ def _parquet(path: Path) -> Iterator[Record]:
     import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(let(path)) as file:
             names = [column.name for column in file.schema_arrow if not _holds_bytes(column.type)]
             if not names:
                 raise DatasetError(f"{path}: holds pictures or other bytes and no text; an address or a path is needed. Write the pictures to files first.")
@@ -194,7 +195,7 @@ def byte_columns(path: Path) -> list[str]:
 
     if path.suffix.lower() != ".parquet":
         return []
-    with pq.ParquetFile(path) as file:
+    with pq.ParquetFile(let(path)) as file:
         return [column.name for column in file.schema_arrow if _holds_bytes(column.type)]
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from PIL import Image, ImageOps
 
 from darkroom.evidence.figures import finite, number
+from darkroom.fence import let
 
 SIDES = ((64, 512), (256, 384), (None, 256))
 """So many pictures are shown within so many pixels: 64 of SDXL's in full weigh 130 MB, and 2,000 within 256 pixels 30 MB."""
@@ -35,7 +36,7 @@ class Album:
         """A picture as a data URI: its own bytes where it is a small PNG, else shrunk and turned upright, without its EXIF data; or why there is none."""
         path = self.folder / file
         try:
-            with Image.open(path) as image:
+            with Image.open(path := let(path)) as image:
                 shrunk = max(image.size) > self.side
                 own = image.format == "PNG" and not shrunk and "exif" not in image.info
                 image.load()

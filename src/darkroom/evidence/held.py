@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from darkroom.data.dataset import Photo
 from darkroom.data.member import as_file
 from darkroom.errors import DatasetError, RunError
-from darkroom.files import sha256_bytes, write_json
+from darkroom.files import sha256_bytes, told, write_json
 from darkroom.jobs.train import prepare
 from darkroom.jobs.watch import Watcher
 from darkroom.train.recipe import Prior, Recipe
@@ -51,7 +51,8 @@ def held_losses(run: Run, checkpoints: Sequence[Checkpoint], held_out: str, cach
     try:
         trainer = Trainer(recipe, plan, model, attached)
         groups = (_chosen(plan, plan.held_out, plan.held_fits, len(plan.held_out)), _chosen(plan, plan.photos, plan.fits, MOST_LEARNED))
-        known = _Cache(cache, sha256_bytes(json.dumps([recipe.to_toml(), model.hash, *(photo.sha256 for group in groups for photo, _ in group)]).encode()))
+        about = [recipe.to_toml(), model.hash, *(photo.sha256 for group in groups for photo, _ in group)]
+        known = _Cache(cache, sha256_bytes(told(json.dumps(about)).encode()))
         for done, checkpoint in enumerate([None, *checkpoints], 1):
             step, key = (checkpoint.step, checkpoint.digest) if checkpoint else (0, "base")
             if known.get(step, key) is None:

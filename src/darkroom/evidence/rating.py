@@ -18,6 +18,7 @@ from typing import Any
 
 from darkroom.errors import RecipeError, RunError
 from darkroom.evidence.answers import answers_file, append, read_answers
+from darkroom.fence import let
 from darkroom.files import sha256_bytes, sha256_file
 from darkroom.statistics.choice import ANSWERS, Answer
 from darkroom.values import seed_for
@@ -234,6 +235,6 @@ def _repeated(pairs: Sequence[Pair], seed: int, rater: str) -> list[Pair]:
 
 def _sealed(pair: Pair, folder: Path, rater: str, seed: int, hashes: dict[str, str]) -> Pair:
     for file in pair.files:
-        hashes[file] = hashes.get(file) or sha256_file(folder / file)
+        hashes[file] = hashes.get(file) or sha256_file(let(folder / file))
     id = f"{seed_for(seed, 'rating', 'id', rater, pair.left, pair.right, pair.prompt, pair.seed, str(pair.again)):016x}"
     return replace(pair, id=id, seal=seal(*(hashes[file] for file in pair.files)))

@@ -21,6 +21,7 @@ from pydantic import Field
 from darkroom.errors import RunError
 from darkroom.evidence.answers import answers_file, append, read_answers
 from darkroom.evidence.rating import Pair, Session, line, open_session
+from darkroom.fence import let
 from darkroom.files import write_text
 from darkroom.spec import Spec
 from darkroom.statistics.choice import Answer
@@ -87,7 +88,7 @@ def picture(session: Session, pair: Pair, side: Literal["left", "right"]) -> dic
     """A side's picture for a page: pixels and nothing else, as a data URI, with its size. Raises RunError where it cannot be read."""
     file = session.folder / pair.files[0 if side == "left" else 1]
     try:
-        with Image.open(file) as opened:
+        with Image.open(let(file)) as opened:
             shown = ImageOps.exif_transpose(opened).convert("RGB")
     except (OSError, SyntaxError, ValueError) as error:
         raise RunError(f"{file}: the picture cannot be shown: {error}. Run the trial again in the same folder: it draws what is missing.") from None

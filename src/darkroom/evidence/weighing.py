@@ -17,7 +17,7 @@ from darkroom.errors import RunError
 from darkroom.evidence.arms import Arm, Trial
 from darkroom.evidence.compare import Scores, pairs_of, scores_of
 from darkroom.evidence.scoring import score, scorers
-from darkroom.files import sha256_bytes, sha256_file, write_json
+from darkroom.files import sha256_bytes, sha256_file, told, write_json
 from darkroom.jobs.generate import draw_files
 from darkroom.jobs.watch import Silent, Watcher
 from darkroom.sampling.request import Worn
@@ -142,7 +142,7 @@ class Bench:
         """A hash of everything that scores depend on but the weights."""
         worn = [(worn.file, sha256_file(Path(worn.file)), worn.branch, worn.text_weight) for worn in self.outfit.adapters]
         trial = json.loads(self.trial.model_dump_json(exclude={"title", "about", "arms"}))
-        return sha256_bytes(json.dumps([worn, trial, self.outfit.blocks, {name: metric.key for name, metric in self.metrics.items()}]).encode())
+        return sha256_bytes(told(json.dumps([worn, trial, self.outfit.blocks, {name: metric.key for name, metric in self.metrics.items()}])).encode())
 
     def _kept(self) -> dict[str, list[dict[str, Any]]]:
         try:

@@ -20,6 +20,7 @@ from darkroom.data.fetch import Elsewhere, Fetcher, Limits
 from darkroom.data.part import begin, write
 from darkroom.data.proof import DAMAGED, Proof, Unusable, prove
 from darkroom.errors import DarkroomError
+from darkroom.fence import leads_out
 from darkroom.jobs.engine import Work
 
 
@@ -115,6 +116,8 @@ def unforeseen(error: Exception) -> Unusable:
 
 def copied(source: Path, part: Path, link: bool) -> tuple[str, Proof]:
     """A copy of the file, or another name for it, and what it is. Raises Unusable where it is no picture, OutputError where it cannot be written."""
+    if leads_out(source):
+        raise Unusable("a file outside of the studio's folders", "`darkroom studio --folder`, or the command line")
     if not source.is_file():  # nor a folder, a pipe or a device, which would never end
         raise Unusable("no such file", "" if source.parent.is_dir() else "nor its folder; is a --prefix missing?")
     return ("linked" if link and _linked(source, part) else _copy(source, part)), prove(part)

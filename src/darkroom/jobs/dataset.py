@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 
 from PIL import Image
 
-from darkroom.data.adopt import adopt
 from darkroom.data.focus import Box, Focus, focus_of
 from darkroom.data.manifest import Manifest, Row
 from darkroom.data.masks import alpha_mask, find_masks, fitting_mask, mask_name, opened_mask, save_mask
@@ -19,6 +18,7 @@ from darkroom.data.picture import read_picture
 from darkroom.data.split import sides, words
 from darkroom.errors import DatasetError, RecipeError
 from darkroom.files import sha256_file
+from darkroom.jobs.adopted import adopted
 from darkroom.jobs.watch import Silent, Watcher
 
 Done = TypeVar("Done")
@@ -48,7 +48,7 @@ def prepare(folder: Path, wanted: Preparation, watcher: Watcher | None = None) -
     watcher = watcher or Silent()
     if wanted.masks is not None and wanted.alpha:
         raise RecipeError("--masks and --alpha: a picture has one mask. Give one of them.")
-    manifest, _ = adopt(folder, lambda done, total: watcher.move("reading", done, total))
+    manifest, _ = adopted(folder, watcher)
     found: dict[str, Any] = {"dataset": str(folder), "pictures": len(manifest.rows), "kept": len(manifest.kept), "words": []}
     manifest = _split(manifest, wanted, found)
     if wanted.masks is not None or wanted.alpha:

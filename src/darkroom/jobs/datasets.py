@@ -12,6 +12,7 @@ from pathlib import Path
 from darkroom import pocket
 from darkroom.data.manifest import MANIFEST, ORIGINAL, is_dataset
 from darkroom.data.picture import ENDINGS
+from darkroom.fence import WHY, leads_out
 from darkroom.files import whole_folder
 
 DEEPEST = 4
@@ -68,6 +69,8 @@ def _below(folder: Path, depth: int) -> Iterator[Known]:
 
 def glance(folder: Path) -> Known:
     """A dataset by its manifest, of which five columns are read."""
+    if leads_out(folder / MANIFEST):
+        return Known(folder, False, 0, fault=f"{MANIFEST} {WHY}")
     stat = (folder / MANIFEST).stat()
     return _glance(folder, stat.st_mtime_ns, stat.st_size)
 
@@ -98,7 +101,8 @@ def _plain(folder: Path) -> Known:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    return (path for path in folder.rglob("*") if not any(part.startswith(".") or part == "masks" for part in path.relative_to(folder).parts))
+    seen = (path for path in folder.rglob("*") if not any(part.startswith(".") or part == "masks" for part in path.relative_to(folder).parts))
+    return (path for path in seen if not leads_out(path))
 
 
 def lay_cats(target: Path) -> int:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from darkroom.errors import DatasetError, OutputError
+from darkroom.fence import leads_out
 
 FOLDER = "pictures"
 TRASH = ".trash"
@@ -35,8 +36,8 @@ def _pictures(folder: Path) -> Iterator[Drawn]:
     for here, inner, files in os.walk(folder):
         inner[:] = [name for name in inner if not name.startswith(".")]
         for file in files:
-            if file.endswith(".png") and not file.startswith("."):
-                path = Path(here) / file
+            path = Path(here) / file
+            if file.endswith(".png") and not file.startswith(".") and not leads_out(path):
                 try:
                     yield Drawn(path, path.stat().st_mtime)
                 except OSError:  # thrown away at this moment

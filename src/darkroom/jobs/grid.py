@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 
 from darkroom.device import Precision
 from darkroom.errors import RecipeError
-from darkroom.files import atomic, sha256_bytes, writable_folder, write_json, write_text
+from darkroom.files import atomic, sha256_bytes, told, writable_folder, write_json, write_text
 from darkroom.jobs.generate import draw_files, parse_adapter, resolve
 from darkroom.jobs.watch import Watcher
 from darkroom.sampling.request import Request
@@ -149,7 +149,7 @@ def run_grid(grid: Grid, out: Path, device: str = "auto", precision: Precision =
 
 
 def _name(request: Request) -> str:
-    return f"seed{request.seed}-{sha256_bytes(request.model_dump_json().encode())[:12]}"
+    return f"seed{request.seed}-{sha256_bytes(told(request.model_dump_json()).encode())[:12]}"
 
 
 def _nearness(request: Request) -> tuple[str, ...]:

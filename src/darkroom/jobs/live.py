@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from darkroom.fence import leads_out
 from darkroom.jobs.readings import KEEP
 
 MOST = 2000
@@ -135,7 +136,7 @@ def frames(run: Path) -> list[Frame]:
     found = []
     for path in (run / "previews").glob("[0-9]*_[0-9]*.png"):
         step, _, prompt = path.stem.partition("_")
-        if step.isdecimal() and prompt.isdecimal():
+        if step.isdecimal() and prompt.isdecimal() and not leads_out(path):
             try:
                 found.append(Frame(int(step), int(prompt), path, path.stat().st_mtime_ns // 1_000_000))
             except FileNotFoundError:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from darkroom import pocket
-from darkroom.data.adopt import Changes, adopt
+from darkroom.data.adopt import Changes, adopt, passed_over
 from darkroom.data.archives import holds_shards
 from darkroom.data.batch import Order
 from darkroom.data.buckets import Fit, fit, fit_down, ladder
@@ -75,7 +75,8 @@ def overview_of(dataset: Manifest | Streamed, changes: Changes, view: View, name
     facts = {
         "dataset": name,
         "hash": manifest.hash,
-        "changes": {name: len(files) for name, files in vars(changes).items()},
+        "changes": {name: len(files) for name, files in vars(changes).items() if name != "outside"},
+        **({"outside": passed_over(manifest.folder, changes.outside)} if changes.outside else {}),
         "counts": _counts(manifest.rows),
         "rejected_for": _reasons(manifest.rows),
         "sizes": _sizes(manifest.kept),

@@ -65,6 +65,8 @@ def _told(facts: Facts) -> Iterator[str]:
         yield f"{copies['clusters']} groups of copies with {copies['pictures']} pictures; in {copies['kept_more_than_once']} of them more than one is kept"
     if copies["leaking"]:
         yield f"LEAK: {copies['leaking']} groups of copies lie on both sides of the split. Run `darkroom dataset prepare {facts['dataset']}` again."
+    if "outside" in facts:
+        yield facts["outside"]
     if any(facts["changes"].values()):
         yield "since the manifest was written: " + ", ".join(f"{number} {name}" for name, number in facts["changes"].items() if number)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from darkroom.errors import DarkroomError, OutputError, RunError
+from darkroom.fence import hand_over
 from darkroom.files import finite
 from darkroom.jobs.inventory import EXPORT
 from darkroom.train.recipe import Recipe
@@ -154,7 +155,7 @@ def _check_tensors(file: Path) -> None:
     if file.suffix != ".safetensors":
         return
     try:
-        with safe_open(file, framework="np"):
+        with safe_open(hand_over(file), framework="np"):
             pass
     except (OSError, SafetensorError) as error:
         raise RunError(f"{file}: is damaged ({error}).") from None

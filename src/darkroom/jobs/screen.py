@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from darkroom.data.adopt import Changes, adopt
+from darkroom.data.adopt import Changes
 from darkroom.data.duplicates import find_duplicates, gathered
 from darkroom.data.likeness import CODE as LIKENESS
 from darkroom.data.look import Look, look_at
@@ -25,10 +25,13 @@ from darkroom.data.near import ROWS
 from darkroom.data.prints import PRINTS, THUMB_BYTES
 from darkroom.data.screening import DUPLICATE, Judgement, Screening
 from darkroom.errors import DatasetError, RecipeError, did_you_mean
+from darkroom.files import told
+from darkroom.jobs.adopted import adopted
 from darkroom.jobs.duplicates import PART, spread_duplicates
 from darkroom.jobs.engine import Engine, Local
 from darkroom.jobs.looks import Memory, Task, reports
 from darkroom.jobs.watch import Silent, Watcher
+from darkroom.places import at_hand
 
 NOTE = "screen"
 Ints = npt.NDArray[np.int64]
@@ -68,7 +71,7 @@ def plan(
     start = Screening.of(note["checks"]) if note else Screening()
     sides = [] if smallest is None else [f"side.smallest={smallest}"]
     sides += [] if largest is None else [f"side.largest={largest}", "side.larger=reject"]
-    files = json.dumps([str(Path(file).resolve()) for file in like])
+    files = json.dumps([told(str(Path(file).resolve())) for file in like])
     return start.but([*sides, *settings, *([f"unwanted.files={files}"] if like else [])], also, without)
 
 
@@ -77,7 +80,7 @@ def screen(folder: Path, screening: Screening, overrule: Overrule = Overrule(), 
 
     Raises DatasetError where there is no picture or a pattern of `overrule` names none, RecipeError for an unreadable --like, OutputError.
     """
-    manifest, changes = adopt(folder, lambda done, total: watcher.move("reading", done, total))
+    manifest, changes = adopted(folder, watcher)
     rows = overruled(manifest.rows, overrule)
     eyes = _Eyes(len(rows))
     engine = engine or Local()
@@ -182,7 +185,7 @@ def _find_unwanted(screening: Screening, eyes: _Eyes) -> None:
     """Mark what looks like one of the files that nobody wants."""
     files = next((check.files for check in screening.checks if check.kind == "unwanted"), ())
     for which, file in enumerate(files):
-        like = look_at(Path(file))
+        like = look_at(Path(at_hand(file)))
         if like.prints is None or like.thumb is None:
             raise RecipeError(f"--like {file}: {like.look.told} Name a picture that can be read.")
         there = np.flatnonzero(eyes.known)

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from darkroom.data.adopt import adopt
 from darkroom.data.archives import Archives, find_archives
 from darkroom.data.manifest import Manifest, Row, is_dataset
 from darkroom.data.member import Archive
@@ -16,7 +15,8 @@ from darkroom.data.samples import BrokenShard
 from darkroom.data.shards import write_shards
 from darkroom.data.unpack import samples, unpacked
 from darkroom.errors import DatasetError, OutputError
-from darkroom.files import sha256_file
+from darkroom.files import sha256_file, told
+from darkroom.jobs.adopted import adopted
 from darkroom.jobs.watch import Silent, Watcher
 
 SAVE_AFTER = 20.0  # seconds of unpacking, after which the manifest is written
@@ -25,7 +25,7 @@ SAVE_AFTER = 20.0  # seconds of unpacking, after which the manifest is written
 def shards(folder: Path, to: Path, per_shard: int, watcher: Watcher | None = None) -> dict[str, Any]:
     """Write the dataset of `folder` as shards below `to`; returns their index. A stopped call goes on. Raises DatasetError, OutputError or RecipeError."""
     watcher = watcher or Silent()
-    manifest, _ = adopt(folder, lambda done, total: watcher.move("reading", done, total))
+    manifest, _ = adopted(folder, watcher)
     index = write_shards(manifest, to, per_shard, lambda done, total: watcher.move("packing", done, total))
     return {"folder": str(to), **index}
 
@@ -66,14 +66,15 @@ def unpack(source: Path, folder: Path, watcher: Watcher | None = None, whole: bo
 
 def _begun(folder: Path, source: Path, notes: Mapping[str, Any]) -> Manifest:
     """The dataset that an earlier call began, or a new one. Raises OutputError where the folder holds anything else."""
+    called = told(str(source.resolve()))
     if is_dataset(folder):
         manifest = Manifest.open(folder)
-        if manifest.notes.get("unpack", {}).get("source") == str(source.resolve()):
+        if manifest.notes.get("unpack", {}).get("source") == called:
             return manifest
         raise OutputError(f"{folder}: is a dataset already, and not of these shards. Choose another folder with --to.")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise OutputError(f"{folder}: is there already and not empty. Choose another folder with --to.")
-    return Manifest(folder, (), {**notes, "unpack": {"source": str(source.resolve()), "shards": {}, "counts": {}}}).save()
+    return Manifest(folder, (), {**notes, "unpack": {"source": called, "shards": {}, "counts": {}}}).save()
 
 
 def _digest(archives: Archives, archive: Archive, forgiving: Watcher | None) -> str:

@@ -14,6 +14,7 @@ from torch import nn
 
 from darkroom.device import quiet_transformers
 from darkroom.errors import ModelError
+from darkroom.fence import hand_over
 from darkroom.metrics.eye import clip_pixels
 from darkroom.metrics.given import Given, pictures_key
 from darkroom.metrics.memory import Memory, Recent, recall, stamp, weights_key
@@ -64,7 +65,7 @@ class Tokens:
 
         try:
             with quiet_transformers():
-                config = AutoConfig.from_pretrained(str(source))
+                config = AutoConfig.from_pretrained(hand_over(str(source)))
                 if config.model_type not in KINDS:
                     raise ModelError(f'{source}: is a "{config.model_type}", and dino reads {", ".join(KINDS)}. Name another with --model dino=FOLDER.')
                 model = AutoModel.from_pretrained(str(source), use_safetensors=True, dtype=torch.float32)

@@ -17,6 +17,7 @@ from torch import nn
 
 from darkroom.device import quiet_transformers
 from darkroom.errors import ModelError
+from darkroom.fence import hand_over
 from darkroom.metrics.memory import Memory, Recent, recall, weights_key
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -47,7 +48,7 @@ class Eye:
         """
         from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
-        folder = Path(source)
+        folder = hand_over(Path(source))
         with quiet_transformers():
             if not (folder / "scorer.json").is_file():
                 try:
@@ -58,9 +59,14 @@ class Eye:
             else:
                 borrowed = json.loads((folder / "scorer.json").read_text())
                 model = CLIPModel(CLIPConfig.from_pretrained(folder)).float()
-                state = load_file(folder / "model.safetensors") | load_file(folder / borrowed["text_model"])
+                for lent in ("text_model", "tokenizer"):
+                    if not (folder / borrowed[lent]).exists():
+                        raise ModelError(
+                            f"{source}: borrows its {lent} from {borrowed[lent]}, which is not there. Give a CLIP folder that is whole, or pocket."
+                        )
+                state = load_file(folder / "model.safetensors") | load_file(hand_over(folder / borrowed["text_model"]))
                 model.load_state_dict({key: value.float() for key, value in state.items()})
-                tokenizer = CLIPTokenizer.from_pretrained(folder / borrowed["tokenizer"])
+                tokenizer = CLIPTokenizer.from_pretrained(hand_over(folder / borrowed["tokenizer"]))
         head = None
         if (folder / "aesthetic.safetensors").is_file():
             head = laion_head(int(model.config.projection_dim))

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from darkroom.errors import ModelError
+from darkroom.fence import hand_over
 from darkroom.metrics.eye import Eye, laion_head
 
 PUBLISHED = "trl-lib/ddpo-aesthetic-predictor/aesthetic-model.pth"
@@ -68,7 +69,7 @@ def fetched(source: str, metric: str = "aesthetic") -> Path:
 def tensors(path: Path, metric: str = "aesthetic") -> dict[str, torch.Tensor]:
     """By name, from a .safetensors file or a pickle of tensors alone; what stands under "state_dict" where there is such. Raises ModelError."""
     try:
-        found = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
+        found = load_file(hand_over(path)) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
         return {key: value for key, value in dict(found).get("state_dict", found).items() if isinstance(value, torch.Tensor)}
     except FileNotFoundError:
         raise ModelError(f"{path}: there is no such file. {ways(metric)}") from None

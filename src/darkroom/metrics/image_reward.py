@@ -12,6 +12,7 @@ from PIL import Image
 
 from darkroom.device import quiet_transformers
 from darkroom.errors import ModelError
+from darkroom.fence import hand_over
 from darkroom.metrics.eye import clip_pixels, laion_head
 from darkroom.metrics.given import Given
 from darkroom.metrics.heads import fetched, tensors, ways
@@ -88,7 +89,7 @@ def _tokenizer(source: str | Path) -> Any:
 
     try:
         with quiet_transformers():
-            return BertTokenizer.from_pretrained(str(source))
+            return BertTokenizer.from_pretrained(hand_over(str(source)))
     except (OSError, ValueError) as error:
         first = str(error).splitlines()[0]
         raise ModelError(f"{source}: BERT's vocabulary cannot be had: {first} Put vocab.txt beside ImageReward.pt and name the folder.") from None

@@ -6,6 +6,7 @@ it, and only what changed travels. A `file://` needs no copy: it is this machine
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -30,19 +31,27 @@ __all__ = [
 ]  # fmt: skip
 FRESH = 20.0
 """Seconds in which a copy is not compared with its store again by the same process."""
+AT_STEP = re.compile(r"(.+[^/])@(\d+)")
+"""A run, and one of its checkpoints."""
 EVERY = 300.0
 """Seconds after which what a command has made so far is pushed, and again after as many."""
 _compared: dict[str, float] = {}
 
 
 def near(address: str, listener: Listener | None = None) -> Path:
-    """The working copy for reading, brought up to date: a folder or a file, as the store has it. Raises PlaceError; also where the store has nothing there."""
+    """The working copy for reading, brought up to date: a folder or a file, as the store has it; of RUN@500 the run, "@500" behind its name.
+
+    Raises PlaceError; also where the store has nothing there.
+    """
     if (own := own_path(address)) is not None:
         return own
     listener = listener or Nobody()
+    if (step := AT_STEP.fullmatch(address)) is not None and not listing(address):
+        run = near(step[1], listener)
+        return run.with_name(f"{run.name}@{step[2]}")
     if (found := _around(address)) is not None:
         copy, path = found
-        if time.monotonic() - _compared.get(copy.address, 0.0) > FRESH and not _is_held(copy):
+        if time.monotonic() - _compared.get(copy.address, -FRESH) > FRESH and not _is_held(copy):
             _compare(copy, listener, copy.writing, must=True)
         if path.exists():
             return path

@@ -71,7 +71,7 @@ def filesystem(address: str) -> tuple[AbstractFileSystem, str]:
         with_limits = {"config_kwargs": S3} if scheme in ("s3", "s3a") else {}
         system: AbstractFileSystem = fsspec.filesystem(scheme, **_given(address), **with_limits)
     except ImportError as error:
-        raise PlaceError(f"{address}: {scheme}:// wants a package that is not installed ({error}). Install it: {_install(scheme)}") from None
+        raise PlaceError(f"{address}: {scheme}:// wants a package that is not installed ({error}). Install it: {_install(scheme)}", "no package") from None
     except Exception as error:  # each file system has errors of its own, as for keys that are missing
         raise in_words(error, address, "opened") from None
     return system, str(system._strip_protocol(address))
@@ -107,16 +107,20 @@ def in_words(error: BaseException, address: str, doing: str) -> DarkroomError:
         case DarkroomError():
             return error
         case PermissionError():
-            return PlaceError(f"{address}: may not be {doing}: the store refused ({error}). Use keys that have the right, or another place.")
+            return PlaceError(f"{address}: may not be {doing}: the store refused ({error}). Use keys that have the right, or another place.", "refused")
         case FileNotFoundError() if no_bucket(error):
-            return PlaceError(f"{address}: there is no such bucket. Make it first, or check its name: Darkroom makes none.")
+            return PlaceError(f"{address}: there is no such bucket. Make it first, or check its name: Darkroom makes none.", "no bucket")
         case FileNotFoundError():
-            return PlaceError(f"{address}: could not be {doing}: there is no such file or folder in the store. Check its spelling.")
+            return PlaceError(f"{address}: could not be {doing}: there is no such file or folder in the store. Check its spelling.", "missing")
     said, kind = " ".join(str(error).split())[:300], type(error).__name__
     if "credential" in kind.lower() or "credential" in said.lower():
-        return PlaceError(f"{address}: no keys were found for this store ({said}). Set them as its own programs want them, as AWS_ACCESS_KEY_ID for s3://.")
+        return PlaceError(
+            f"{address}: no keys were found for this store ({said}). Set them as its own programs want them, as AWS_ACCESS_KEY_ID for s3://.", "no keys"
+        )
     if isinstance(error, ConnectionError | TimeoutError) or re.search("connect|timeout|unreachable|resolve|gaierror", f"{kind} {said}", re.IGNORECASE):
-        return PlaceError(f"{address}: the store cannot be reached ({said or kind}). Check the network and its endpoint, and give the command again.")
+        return PlaceError(
+            f"{address}: the store cannot be reached ({said or kind}). Check the network and its endpoint, and give the command again.", "unreachable"
+        )
     return PlaceError(f"{address}: could not be {doing} ({kind}: {said}). Check the address and your rights, and give the command again.")
 
 

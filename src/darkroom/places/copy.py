@@ -94,12 +94,15 @@ class Copy:
                 raise OutputError(f"{error} It is where {self.address} is worked on; DARKROOM_CACHE names another folder for it.") from None
 
     def here(self) -> dict[str, Stat]:
-        """Every file of it by its relative name; "" is the copy itself, "../NAME" lies beside a copy that is a file."""
+        """Every file of it by its relative name; "" is the copy itself, "../NAME" was made beside it."""
         found = {"": _stat(self.path)} if self.path.is_file() else {name: _stat(self.path / name) for name in sorted(_names(self.path))}
-        if not self.path.is_dir() and self.home.is_dir():
-            beside = (p for p in sorted(self.home.iterdir()) if p.is_file() and p != self.path and not p.name.startswith("."))
-            found |= {f"../{path.name}": _stat(path) for path in beside}
+        found |= {f"../{name}": _stat(self.home / name) for name in sorted(self._beside())}
         return {name: stat for name, stat in found.items() if stat is not None}
+
+    def _beside(self) -> Iterator[str]:
+        for path in sorted(self.home.iterdir()) if self.home.is_dir() else ():
+            if path != self.path and not path.name.startswith("."):
+                yield from [path.name] if path.is_file() else (f"{path.name}/{name}" for name in _names(path))
 
     def local(self, name: str) -> Path:
         """Where a file of it lies."""

@@ -214,5 +214,7 @@ def _removed(system: AbstractFileSystem, path: str) -> None:
 def check_writable(address: str, beside: bool = False) -> None:
     """Prove that something can be written in it (or beside it, where it will be a file) and taken away again. Raises PlaceError."""
     probe = join(address.rstrip("/").rpartition("/")[0] if beside else address, f"{HIDDEN}probe-{secrets.token_hex(4)}")
-    put_bytes(b"Darkroom was here, to see whether it may write.", probe)
-    remove(probe)
+    system, path = reached(probe)
+    said = b"Darkroom was here, to see whether it may write."
+    asked(address, "written", lambda: _made(system, path, lambda: system.pipe_file(path, said)))
+    asked(address, "taken away", lambda: _removed(system, path))

@@ -55,6 +55,7 @@ class Nobody:
 def pull(copy: Copy, there: Mapping[str, Seen], listener: Listener, get: Callable[[str, Path, Seen], None] = fetch) -> None:
     """What changed in the store since the last time, into the copy by `get`. Raises PlaceError where both sides changed the same file."""
     known, here, writing = copy.known(), copy.here(), copy.writing
+    there = {**there, **{name: told for name in known if name.startswith("../") and (told := seen(copy.there(name))) is not None}}
     names = sorted({*known, *there, *(name for name in here if not name.startswith("../"))})
     planned = {name: _fetching(known.get(name), here.get(name), there.get(name), writing) for name in names}
     _refuse(copy, [name for name in names if planned[name] == "compare" and not _same(copy, name, there)])
@@ -171,7 +172,7 @@ def _pushed(copy: Copy, wanted: Mapping[str, Stat], gone: Sequence[str], listene
     names = frozenset(copy.here()) | set(gone)
     ordered = sorted(wanted, key=lambda name: (rank(name, names), name))
     markers = [name for name in gone if rank(name, names)]
-    if len(ordered) + len(gone) > 1 and "" not in ordered:
+    if len(ordered) + len(gone) > 1 and not copy.path.is_file():
         (copy.notes / "pushing").touch()
         put_bytes(_notice(len(ordered) + len(gone)), join(copy.address, PUSHING))
     _each(copy, markers, "taking away", lambda name: remove(copy.there(name)), listener)

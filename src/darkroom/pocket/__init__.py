@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 from darkroom.errors import ModelError
+from darkroom.fence import hand_over
 from darkroom.files import cache_folder, sha256_bytes
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -46,7 +47,7 @@ def _whole_refiner(found: Path) -> Path:
 def resolve(base: str) -> str:
     """ "pocket" and "pocket-refiner" to their folders, a run that learned a whole model to that, "RUN@500" to the one of step 500; any other base as it is.
 
-    Raises ModelError for a run that has no such model.
+    Raises ModelError for a run that has no such model, and Outside where a page may not read all of it (`darkroom.fence`).
     """
     match base:
         case "pocket":
@@ -54,7 +55,7 @@ def resolve(base: str) -> str:
         case "pocket-refiner":
             return str(folder("refiner"))
         case _:
-            return _in_run(base)
+            return hand_over(_in_run(base))
 
 
 def _in_run(base: str) -> str:

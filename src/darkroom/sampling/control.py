@@ -11,6 +11,7 @@ from PIL import Image
 
 from darkroom.device import quiet_libraries
 from darkroom.errors import ModelError, RecipeError
+from darkroom.fence import hand_over
 
 DEPTH = "Intel/dpt-hybrid-midas"
 Kind = Literal["as_is", "edge", "depth", "colour"]
@@ -85,7 +86,7 @@ def _seer(source: str, device: torch.device) -> _Seer:
 
     try:
         with quiet_libraries():
-            model = AutoModelForDepthEstimation.from_pretrained(source).to(device).eval()
+            model = AutoModelForDepthEstimation.from_pretrained(hand_over(source)).to(device).eval()
     except Exception as error:  # transformers raises many kinds here; all of them mean that this cannot be loaded
         raise ModelError(f"{source}: cannot be loaded as a depth model: {str(error).splitlines()[0]} Give a depth picture with prepare=as_is.") from None
     told = _told(source)

@@ -10,6 +10,7 @@ import torch
 
 from darkroom.device import quiet_libraries
 from darkroom.errors import ModelError
+from darkroom.fence import hand_over
 from darkroom.files import atomic
 from darkroom.sampling.denoise import Peek
 from darkroom.sdxl.latents import decode, to_pictures
@@ -55,7 +56,7 @@ def load_tiny(source: str, model: SDXL) -> Any:
 
     try:
         with quiet_libraries():
-            return AutoencoderTiny.from_pretrained(source, torch_dtype=model.dtype).to(model.device).eval()
+            return AutoencoderTiny.from_pretrained(hand_over(source), torch_dtype=model.dtype).to(model.device).eval()
     except Exception as error:  # diffusers raises many kinds here; all of them mean that this cannot be loaded
         raise ModelError(f"{source}: cannot be loaded as a tiny autoencoder: {str(error).splitlines()[0]}") from None
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from darkroom.device import quiet_libraries
 from darkroom.errors import ModelError
+from darkroom.fence import hand_over
 from darkroom.files import sha256_bytes, sha256_file
 from darkroom.sdxl.model import PICKLES, SDXL
 
@@ -31,6 +32,7 @@ def load_control(source: str, base: SDXL) -> tuple[ControlNetModel, str]:
         raise ModelError(f"{path}: has no config.json, so it is no ControlNet folder.")
     from diffusers import ControlNetModel
 
+    hand_over(path)
     open_ = ControlNetModel.from_single_file if path.is_file() else ControlNetModel.from_pretrained
     try:
         with quiet_libraries():

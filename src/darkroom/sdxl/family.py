@@ -11,6 +11,7 @@ from typing import Literal
 from safetensors import SafetensorError, safe_open
 
 from darkroom.errors import ModelError
+from darkroom.fence import hand_over
 from darkroom.sdxl.model import PICKLES
 
 Family = Literal[
@@ -66,7 +67,7 @@ def read_header(path: Path) -> Header:
     if not path.is_file():
         raise ModelError(f"{path}: there is no such file. Give a .safetensors checkpoint, a diffusers folder or a hub id.")
     try:
-        with safe_open(path, "pt") as opened:
+        with safe_open(hand_over(path), "pt") as opened:
             shapes = {key: tuple(opened.get_slice(key).get_shape()) for key in opened.keys()}  # noqa: SIM118 - not a dict
             return Header(path, shapes, dict(opened.metadata() or {}))
     except (SafetensorError, OSError) as error:

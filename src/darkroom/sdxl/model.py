@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from darkroom.device import quiet_libraries as quiet
 from darkroom.errors import ModelError
+from darkroom.fence import hand_over
 from darkroom.files import cache_folder, sha256_bytes, sha256_file, write_json
 
 if TYPE_CHECKING:
@@ -82,6 +83,9 @@ def load(source: str | Path, device: torch.device, dtype: torch.dtype, config: P
     path = Path(source)
     if path.suffix.lower() in PICKLES:
         raise ModelError(f"{path}: a pickle can run code when it is opened, and is refused. Convert it to .safetensors elsewhere, then try again.")
+    hand_over(path)
+    if config is not None:
+        hand_over(config)
     if path.is_dir():
         return _from_folder(path, str(source), device, dtype, share)
     if path.suffix == ".safetensors":
@@ -110,14 +114,23 @@ def _check_family(folder: Path) -> dict[str, Any]:
     index = folder / "model_index.json"
     if not index.is_file():
         raise ModelError(f"{folder}: has no model_index.json, so it is no diffusers model folder. Give the folder that holds unet/, vae/ and so on.")
-    facts: dict[str, Any] = json.loads(index.read_text(encoding="utf-8"))
+    facts = _settings(index)
     family = facts.get("_class_name", "unknown")
     if not str(family).startswith("StableDiffusionXL"):
         raise ModelError(f"{folder}: is a {family}, and Darkroom works on SDXL. Give an SDXL folder, or `pocket`.")
-    unet = json.loads((folder / "unet" / "config.json").read_text(encoding="utf-8"))
+    unet = _settings(folder / "unet" / "config.json")
     if unet.get("addition_embed_type") != "text_time":
         raise ModelError(f"{folder}: its U-Net has no SDXL size conditioning (addition_embed_type is {unet.get('addition_embed_type')!r}).")
     return facts
+
+
+def _settings(file: Path) -> dict[str, Any]:
+    """A JSON of the folder. Raises ModelError."""
+    try:
+        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{file}: cannot be read ({error}). The model's folder is not whole: fetch or copy it again.") from None
+    return found
 
 
 def _from_folder(folder: Path, source: str, device: torch.device, dtype: torch.dtype, share: SDXL | None = None) -> SDXL:
@@ -135,15 +148,22 @@ def _from_folder(folder: Path, source: str, device: torch.device, dtype: torch.d
         except (OSError, ValueError, RuntimeError) as error:
             raise ModelError(f"{folder / name}: cannot be loaded: {str(error).splitlines()[0]}") from None
 
+    def tokenizer(name: str) -> Any:
+        try:
+            return CLIPTokenizer.from_pretrained(folder / name)
+        except (OSError, ValueError) as error:
+            why = f" ({str(error).splitlines()[0]})" if (folder / name).is_dir() else ": it is not there"
+            raise ModelError(f"{folder / name}: no tokenizer can be loaded{why}. The model's folder is not whole: fetch or copy it again.") from None
+
     with quiet():
         model = SDXL(
-            tokenizer=CLIPTokenizer.from_pretrained(folder / "tokenizer") if has_one else None,
-            tokenizer_2=CLIPTokenizer.from_pretrained(folder / "tokenizer_2"),
+            tokenizer=tokenizer("tokenizer") if has_one else None,
+            tokenizer_2=tokenizer("tokenizer_2"),
             text_encoder=part(CLIPTextModel, "text_encoder") if has_one else None,
             text_encoder_2=part(CLIPTextModelWithProjection, "text_encoder_2"),
             unet=part(UNet2DConditionModel, "unet"),
             vae=part(AutoencoderKL, "vae"),
-            scheduler_config=json.loads((folder / "scheduler" / "scheduler_config.json").read_text(encoding="utf-8")),
+            scheduler_config=_settings(folder / "scheduler" / "scheduler_config.json"),
             source=source,
             device=device,
             dtype=dtype,

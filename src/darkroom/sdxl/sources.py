@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from darkroom.errors import ModelError
+from darkroom.fence import hand_over
 from darkroom.sdxl.configs import folder_configs, modules, read_json
 from darkroom.sdxl.family import Header, must_be, read_header
 from darkroom.sdxl.layout import VAE, Piece, canonical, layout, vae_layout
@@ -55,7 +56,7 @@ class SingleFile:
 
     def __init__(self, header: Header) -> None:
         self.name, self.shapes, self.metadata = header.path.stem, header.shapes, header.metadata
-        self._opened = safe_open(header.path, "pt")
+        self._opened = safe_open(hand_over(header.path), "pt")
 
     def tensor(self, key: str) -> torch.Tensor:
         """A tensor of the file, mapped."""
@@ -86,7 +87,7 @@ class PartFolder:
         self._where: dict[str, tuple[Any, str]] = {}
         for file in [place] if place.is_file() else weight_files(place):
             try:
-                opened = self._stack.enter_context(safe_open(file, "pt"))
+                opened = self._stack.enter_context(safe_open(hand_over(file), "pt"))
             except (SafetensorError, OSError) as error:
                 raise ModelError(f"{file}: is not a whole safetensors file ({error}). Fetch it again.") from None
             self._where |= {_current(key): (opened, key) for key in opened.keys()}  # noqa: SIM118 - not a dict
@@ -172,7 +173,10 @@ def weight_files(folder: Path) -> list[Path]:
     """The weights of a part: those that its index names, else the only ones, else those without a variant such as .fp16 in the name."""
     for index in sorted(folder.glob("*.safetensors.index.json")):
         if index.name.count(".") == 3:
-            return sorted({folder / str(file) for file in read_json(index)["weight_map"].values()})
+            names = {str(file) for file in read_json(index)["weight_map"].values()}
+            if strange := sorted(name for name in names if Path(name).name != name):
+                raise ModelError(f"{index}: names {strange[0]!r}, which is no file beside it. Fetch the model again.")
+            return sorted(folder / name for name in names)
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         raise ModelError(f"{folder}: holds no .safetensors. Fetch the model again, or convert a pickle elsewhere: pickles are refused.")

@@ -12,6 +12,7 @@ from typing import Any
 from safetensors import safe_open
 
 from darkroom.errors import ModelError
+from darkroom.fence import hand_over
 from darkroom.sdxl.blend import CONSTANTS, part_of
 from darkroom.sdxl.checkpoint import MARKS, predicts_v, schedule_of
 from darkroom.sdxl.configs import SCHEDULER, Config, Kind, read_json
@@ -76,7 +77,7 @@ def _of_part(file: Path) -> Iterator[tuple[str, tuple[int, ...], str]]:
 
 
 def _dtypes(file: Path) -> list[tuple[str, str]]:
-    with safe_open(file, "pt") as opened:
+    with safe_open(hand_over(file), "pt") as opened:
         return [(name, str(opened.get_slice(name).get_dtype())) for name in opened.keys()]  # noqa: SIM118 - not a dict
 
 

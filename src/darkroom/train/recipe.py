@@ -210,6 +210,15 @@ def find_recipe(name: str) -> Path:
     raise RecipeError(f'"{name}" is no recipe.{did_you_mean(name, known)} Known: {", ".join(known)}; or give a .toml file.')
 
 
+def recipe_text(name: str) -> str:
+    """The recipe as it is written. Raises RecipeError."""
+    path = find_recipe(name)
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: cannot be read as text: {error}. Name a recipe's .toml file, or one that ships with Darkroom.") from None
+
+
 def load_recipe(name: str, settings: tuple[str, ...] = (), **given: Tree) -> Recipe:
     """Read the recipe and lay `--set path=value` over it; `given` are tables set by options such as --images. Raises RecipeError."""
     path = find_recipe(name)

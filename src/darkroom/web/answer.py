@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from darkroom.errors import DarkroomError
+from darkroom.fence import Outside
 from darkroom.files import finite
 from darkroom.web.grounds import Refused
 
@@ -38,7 +39,7 @@ def told(code: int, message: str, kind: str = "Refused", page: bool = False) -> 
 async def on_mistake(request: Request, error: Exception) -> Response:
     """The user's mistakes and what is refused, with their code; what nobody foresaw is a fault of ours."""
     match error:
-        case Refused():
+        case Refused() | Outside():
             code, kind = 403, "Refused"
         case DarkroomError():
             code, kind = 400, type(error).__name__

@@ -14,6 +14,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from darkroom.errors import DarkroomError
+from darkroom.fence import Fence
 from darkroom.web.answer import on_mistake, told
 from darkroom.web.grounds import Refused
 from darkroom.web.guard import COOKIE, Guard, same_token, token_of
@@ -45,7 +46,7 @@ def create_app(studio: Studio) -> Starlette:
     ]
     routes = [*common, *(route for room in rooms for route in room.routes(studio))]
     handlers: dict[Any, Any] = {DarkroomError: on_mistake, 404: on_mistake, 405: on_mistake, 413: on_mistake, Exception: on_mistake}
-    return Starlette(routes=routes, middleware=[Middleware(Guard, door=studio.door)], exception_handlers=handlers)
+    return Starlette(routes=routes, middleware=[Middleware(Guard, door=studio.door, fence=Fence.around(studio.grounds.roots))], exception_handlers=handlers)
 
 
 def _login(studio: Studio) -> Any:

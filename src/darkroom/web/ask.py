@@ -14,6 +14,7 @@ from typing import Any
 
 from darkroom import errors
 from darkroom.errors import DarkroomError, RunError
+from darkroom.fence import variable
 from darkroom.jobs.queue.launch import environment
 from darkroom.web.studio import Studio
 
@@ -26,7 +27,8 @@ async def ask(studio: Studio, argv: Sequence[str], longest: float = LONGEST) -> 
     """What the command says with --json. Raises what the command complains of, as the same error; RunError where it takes too long or breaks."""
     async with AT_ONCE:
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "darkroom", *argv, "--json", cwd=studio.grounds.workspace, env=environment() | {"OMP_NUM_THREADS": "1"},
+            sys.executable, "-m", "darkroom", *argv, "--json", cwd=studio.grounds.workspace,
+            env=environment() | variable(studio.grounds.roots) | {"OMP_NUM_THREADS": "1"},
             stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
         try:

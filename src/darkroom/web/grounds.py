@@ -47,6 +47,11 @@ class Grounds:
             others[place.name] = place
         return cls(workspace.resolve(), others)
 
+    @property
+    def roots(self) -> tuple[Path, ...]:
+        """All of them, the workspace first."""
+        return self.workspace, *self.others.values()
+
     def path(self, name: str) -> Path:
         """The file or folder that a name means; it need not be there. Raises Refused."""
         parts = _parts(name)

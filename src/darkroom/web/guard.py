@@ -1,4 +1,5 @@
-"""Who may ask: this machine's own pages, or whoever has the token. It stands before everything else, and looks at no body.
+"""Who may ask: this machine's own pages, or whoever has the token. It stands before everything else, and looks at no body. What it lets in is answered
+inside the fence (`darkroom.fence`).
 
 Host                     must be one that the studio answers to: a name that was bent to 127.0.0.1 (DNS rebinding) is none
 Origin, Sec-Fetch-Site   another site's page can send requests but not read answers; it may do neither, but link to a page
@@ -18,6 +19,7 @@ from http.cookies import CookieError, SimpleCookie
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from darkroom.fence import Fence, within
 from darkroom.web.answer import told
 
 Scope = dict[str, Any]
@@ -91,8 +93,8 @@ def _hostname(header: str) -> str:
 class Guard:
     """ASGI middleware."""
 
-    def __init__(self, app: Any, door: Door) -> None:
-        self.app, self.door = app, door
+    def __init__(self, app: Any, door: Door, fence: Fence) -> None:
+        self.app, self.door, self.fence = app, door, fence
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -107,7 +109,8 @@ class Guard:
             await told(*refused, page=_wants_page(scope, headers))(scope, receive, _dressed(send))
             return
         limit = None if scope["path"].startswith(UPLOADS) else self.door.largest
-        await self.app(scope, _bounded(receive, limit), _dressed(send))
+        with within(self.fence):
+            await self.app(scope, _bounded(receive, limit), _dressed(send))
 
     def _refused(self, scope: Scope, headers: dict[str, str]) -> tuple[int, str] | None:
         """Why not: code and words."""

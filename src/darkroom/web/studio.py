@@ -44,6 +44,7 @@ class Studio:
 
     def __post_init__(self, queue: Line | None) -> None:
         self.line = queue or Line(self.grounds.workspace / OWN)
+        self.line.grounds = self.grounds.roots
         self.shelf = Shelf(self.grounds, self.line)
         self.uploads = Uploads(self.grounds)
         self.templates = Environment(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from darkroom.data.adopt import adopt
+from darkroom.jobs.adopted import adopted
 from darkroom.jobs.caption.config import caption_from_config
 from darkroom.jobs.caption.report import lines, table
 from darkroom.jobs.caption.run import Captioning, caption_dataset
@@ -25,7 +25,7 @@ def caption(
     if wanted is not None:
         manifest, done["captioning"] = caption_dataset(folder, wanted, device, watcher, first, engine)
     if manifest is None:
-        manifest, _ = adopt(folder, lambda done, total: watcher.move("reading", done, total))
+        manifest, _ = adopted(folder, watcher)
     return {"dataset": str(folder)} | done | ({} if first else {"captions": table(manifest)})
 
 

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from darkroom.data.adopt import adopt
 from darkroom.data.captions import class_folders
 from darkroom.data.kohya import Subset, Told, not_carried, read_config, read_subset, wording
 from darkroom.data.manifest import ORIGINAL, Manifest, Row
 from darkroom.data.wording import Wording
 from darkroom.errors import DatasetError
+from darkroom.jobs.adopted import adopted
 from darkroom.jobs.watch import Silent, Watcher
 
 NOTE = "config"
@@ -37,7 +37,7 @@ def caption_from_config(folder: Path, config: Path, watcher: Watcher | None = No
     """
     watcher = watcher or Silent()
     subsets = read_config(config)
-    manifest, _ = adopt(folder, lambda done, total: watcher.move("reading", done, total))
+    manifest, _ = adopted(folder, watcher)
     learned = [(subset, read_subset(subset, config.parent, folder)) for subset in subsets if not subset.own.get("is_reg")]
     if not learned:
         raise DatasetError(f"{config}: holds no subset that is not regularisation (is_reg), so nothing to learn from.")

@@ -11,11 +11,11 @@ from typing import Any, Self
 from pydantic import Field, field_validator
 
 from darkroom.captioning import Captioner, captioner
-from darkroom.data.adopt import adopt
 from darkroom.data.manifest import ORIGINAL, Manifest, Row
 from darkroom.data.wording import framed, has_word
 from darkroom.errors import ModelError
 from darkroom.files import sha256_bytes
+from darkroom.jobs.adopted import adopted
 from darkroom.jobs.caption.journal import Journal
 from darkroom.jobs.caption.sidecars import Sidecars
 from darkroom.jobs.caption.writing import writing
@@ -83,7 +83,7 @@ def caption_dataset(
     """
     watcher, engine = watcher or Silent(), engine or Local()
     begun = time.perf_counter()
-    manifest, changes = adopt(folder, lambda done, total: watcher.move("reading", done, total))
+    manifest, changes = adopted(folder, watcher)
     engine.reaches(folder)
     todo = _todo(manifest, wanted)
     skipped = len(manifest.kept) - len(todo)

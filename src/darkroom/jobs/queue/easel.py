@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from darkroom.errors import DarkroomError
+from darkroom.fence import stand
 from darkroom.files import atomic, write_json
 from darkroom.jobs.generate import generate
 from darkroom.jobs.ledger import Ledger
@@ -79,6 +80,7 @@ def draw(folder: Folder) -> dict[str, Any]:
     """Draw one order; what `darkroom generate --json` would tell. Raises a DarkroomError, Cancelled."""
     order = folder.order()
     assert isinstance(order, Draw)
+    stand(order.grounds)
     with Ledger(folder.progress_file) as ledger:
         steps = Steps(order.previews, folder=folder, order=order, ledger=ledger)
         device = "cpu" if order.device == "cpu" else "auto"  # the only card that this process sees

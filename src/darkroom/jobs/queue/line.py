@@ -30,12 +30,14 @@ class Line:
     def __init__(self, studio: Path, warm: float = WARM, starts: bool = True) -> None:
         self.shelf = Shelf(studio)
         self.warm, self.starts = warm, starts
+        self.grounds: tuple[Path, ...] = ()
+        """The folders that its orders may touch (`darkroom.fence`); none: orders go wherever their user may."""
         self._children: Children = []
         self._troubles: dict[str, tuple[float, str]] = {}
 
     def put(self, order: Order) -> str:
         """Take an order; its id. Raises OrderError where too many wait, or another order is at the same run."""
-        folder = self.shelf.add(order)
+        folder = self.shelf.add(self._confined(order))
         self.ensure_runners()
         return folder.id
 
@@ -94,7 +96,7 @@ class Line:
                 raise OrderError(f"Order {folder.number} is {state.state}: there is nothing to go on with.")
             if state.followed_by and (self.shelf.orders / state.followed_by).is_dir():
                 raise OrderError(f"Order {folder.number} is gone on with by order {int(state.followed_by.partition('-')[0])} already. Resume that one.")
-            new = self.shelf.add(order, follows=id)
+            new = self.shelf.add(self._confined(order), follows=id)
             self.shelf.change(folder, followed_by=new.id)
         self.ensure_runners()
         return new.id
@@ -148,6 +150,9 @@ class Line:
                         if words := trouble(self.shelf.studio, device):
                             self._troubles[device] = (time.monotonic(), words)
                         self._children.append(start_runner(self.shelf.studio, device, self.warm))
+
+    def _confined(self, order: Order) -> Order:
+        return order.model_copy(update={"grounds": tuple(map(str, self.grounds))}) if self.grounds else order
 
     def _open(self, folder: Folder) -> State:
         state = self.shelf.state(folder)

@@ -39,6 +39,8 @@ class Asked(Spec):
     """Where it was asked."""
     device: str = Field("cpu", pattern=r"^(cpu|mps|cuda:\d{1,3})$")
     """Whose queue it waits in: cpu, mps or cuda:N. The job sees no other."""
+    grounds: tuple[str, ...] = ()
+    """The folders that the job may read and write: a fence around it (`darkroom.fence`). None: it may go wherever its user may."""
 
     @field_validator("title")
     @classmethod

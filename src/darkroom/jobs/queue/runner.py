@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import assert_never
 
+from darkroom.fence import variable
 from darkroom.files import write_json
 from darkroom.jobs.ledger import PROGRESS
 from darkroom.jobs.queue.ends import FAULT, End
@@ -74,7 +75,7 @@ class Runner:
 
     def command(self, folder: Folder, order: Command) -> None:
         """In a process and session of its own, which writes to files: it needs nobody to listen."""
-        environment = seeing(self.device) | {PROGRESS: str(folder.progress_file)}
+        environment = seeing(self.device) | variable(order.grounds) | {PROGRESS: str(folder.progress_file)}
         with folder.said_file.open("wb") as said, folder.log_file.open("ab") as log:
             process = subprocess.Popen(
                 [*DARKROOM, *order.words], stdin=subprocess.DEVNULL, stdout=said, stderr=log, cwd=self.shelf.workspace,

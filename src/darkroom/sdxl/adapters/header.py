@@ -18,6 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from darkroom.errors import AdapterError
+from darkroom.fence import hand_over
 from darkroom.files import sha256_file
 from darkroom.sdxl.model import PICKLES
 
@@ -105,7 +106,7 @@ class Header:
     def tensors(self, names: Iterable[str] | None = None) -> Iterator[tuple[str, torch.Tensor]]:
         """Read the named tensors (None: all) one by one as (name, tensor). Raises AdapterError for NaN or infinity."""
         try:
-            with safe_open(self.path, "pt") as opened:
+            with safe_open(hand_over(self.path), "pt") as opened:
                 for name in self.names if names is None else names:
                     yield name, _finite(self.path, name, opened.get_tensor(name))
         except (SafetensorError, OSError) as error:

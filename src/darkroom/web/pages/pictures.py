@@ -4,12 +4,14 @@ is brought in or asked of a job `pictures_bring`'s.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from darkroom.data.adopt import passed_over
 from darkroom.data.manifest import MANIFEST
 from darkroom.jobs.sheet import Sheet
 from darkroom.jobs.tokens import CHUNK
@@ -79,4 +81,5 @@ def _about(sheet: Sheet, name: str) -> dict[str, Any]:
     return {
         "dataset": name, "stamp": sheet.stamp, "plain": not (manifest.folder / MANIFEST).is_file(), "limit": CHUNK, **sheet.counts, "screen": screen,
         "prepare": notes.get("prepare"), "collected": bool(notes.get("collect")), "new": len(sheet.changes.new), "gone": len(sheet.changes.gone),
+        "outside": passed_over(Path(manifest.folder.name), sheet.changes.outside),
     }  # fmt: skip

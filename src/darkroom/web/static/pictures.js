@@ -89,7 +89,8 @@ function tools() {
   if (!bar) one("#back").before(bar = el("div.row", { id: "tools" }));
   const { about } = store;
   bar.replaceChildren(el("button", { onclick: (event) => doing(event.currentTarget, screening) }, about.screen ? "Screen again" : "Screen"),
-    about.collected ? el("button.ghost", { onclick: (event) => doing(event.currentTarget, () => failures()) }, "What failed") : "");
+    about.collected ? el("button.ghost", { onclick: (event) => doing(event.currentTarget, () => failures()) }, "What failed") : "",
+    about.outside ? el("div.note", { role: "status" }, about.outside) : "");
 }
 
 function selection() {
