@@ -41,7 +41,8 @@ def pick_dtype(precision: Precision, device: torch.device) -> torch.dtype:
 
     if precision == "auto":
         if device.type == "cuda":
-            precision = "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+            with torch.cuda.device(device):  # torch asks the current card
+                precision = "bf16" if torch.cuda.is_bf16_supported() else "fp16"
         else:
             precision = "fp32"
     return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
@@ -54,14 +55,15 @@ def generator(seed: int, purpose: str, *ids: int | str) -> torch.Generator:
     return torch.Generator("cpu").manual_seed(seed_for(seed, purpose, *ids))
 
 
-def hardware() -> dict[str, str | int]:
-    """What a receipt says of the machine."""
+def hardware(device: torch.device | None = None) -> dict[str, str | int]:
+    """What a receipt says of the machine, and of the card of the device (None: the current one)."""
     import torch
 
     facts: dict[str, str | int] = {"system": platform.platform(), "processor": platform.processor() or platform.machine(), "cores": os.cpu_count() or 0}
     if torch.cuda.is_available():
-        facts["gpu"] = torch.cuda.get_device_name()
-        facts["gpu_memory_mib"] = torch.cuda.get_device_properties(0).total_memory >> 20
+        card = device if device is not None and device.type == "cuda" else torch.device("cuda", torch.cuda.current_device())
+        facts["gpu"] = torch.cuda.get_device_name(card)
+        facts["gpu_memory_mib"] = torch.cuda.get_device_properties(card).total_memory >> 20
     return facts
 
 

@@ -15,10 +15,12 @@ import torch
 from PIL import Image
 
 from darkroom import pocket
+from darkroom.cli.draw import tree
 from darkroom.errors import AdapterError, DatasetError, RecipeError
 from darkroom.jobs.base import Easel
 from darkroom.jobs.export import Export, export
 from darkroom.jobs.generate import generate, parse_adapter
+from darkroom.jobs.prompt import prompt_facts
 from darkroom.jobs.train import prepare, resume_training, run_training
 from darkroom.methods import LoRA, Pivotal, TextualInversion
 from darkroom.prompt import read
@@ -346,3 +348,17 @@ def test_an_exported_pivotal_tuning_is_two_files_that_draw_the_same(tmp_path: Pa
 def test_a_word_is_no_adapter(learned: Run) -> None:
     with pytest.raises(AdapterError, match=r"learned a new word.*--embedding .*TOK.safetensors"):
         parse_adapter(str(learned.folder))
+
+
+def test_a_run_and_a_step_of_it_are_named_in_place_of_the_file(learned: Run, tmp_path: Path) -> None:
+    """On the command line, in a request and for `darkroom prompt`: the same picture, byte for byte, and the same tokens."""
+    names = [str(learned.product), str(learned.folder), f"{learned.folder}@24"]
+    pictures = [Image.open(path).tobytes() for path in generate([Request(prompt="a TOK", steps=1, embeddings=(Word(file=name),)) for name in names], tmp_path)]
+    assert pictures[0] == pictures[1] == pictures[2]
+    assert [tree(prompt="a TOK", embedding=[name])["embeddings"] for name in names[1:]] == [
+        [{"file": names[0]}], [{"file": str(learned.folder / "steps" / "000024" / "TOK.safetensors")}],
+    ]  # fmt: skip
+    told = [prompt_facts("a TOK", embeddings=[name]) for name in names]
+    assert told[0] == told[1] == told[2] and told[0]["embeddings"]
+    with pytest.raises(AdapterError, match=r"has no checkpoint of step 12. It has: 24."):
+        tree(prompt="a TOK", embedding=[f"{learned.folder}@12"])

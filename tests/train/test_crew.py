@@ -1,12 +1,12 @@
 """Two processes of half the batch learn what one learns (gloo, CPU)."""
 
 import os
-import socket
 import subprocess
 import sys
 
 from safetensors.torch import load_file
 
+from darkroom.jobs.processes import free_port
 from darkroom.jobs.train import run_training
 from darkroom.train.crew import Crew
 
@@ -35,13 +35,12 @@ def test_two_processes_learn_what_one_learns(quick, cats, tmp_path):
     tree["data"] |= {"batch_size": 4, "resolution": 32, "prior": {"prompt": "a photo of a cat", "pictures": str(cats), "count": 6}}
     recipe = type(quick).from_tree(tree, "test")
     (tmp_path / "recipe.toml").write_text(recipe.to_toml())
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    told = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    told = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", WORK, str(tmp_path / "recipe.toml"), str(tmp_path / "two")]
-    crew = [subprocess.Popen(command, env={**told, "RANK": str(rank), "LOCAL_RANK": str(rank)}, stderr=subprocess.PIPE) for rank in range(2)]
-    errors = [process.communicate(timeout=300)[1].decode() for process in crew]
+    with free_port() as port:
+        told |= {"MASTER_PORT": str(port)}
+        crew = [subprocess.Popen(command, env={**told, "RANK": str(rank), "LOCAL_RANK": str(rank)}, stderr=subprocess.PIPE) for rank in range(2)]
+        errors = [process.communicate(timeout=300)[1].decode() for process in crew]
     assert [process.returncode for process in crew] == [0, 0], errors
     one = run_training(recipe, tmp_path / "one")
     alone, together = load_file(one.product), load_file(tmp_path / "two" / "adapter.safetensors")

@@ -4,11 +4,14 @@ import os
 import socket
 import subprocess
 import sys
+import time
 
+import psutil
 import pytest
 import torch
 
 from darkroom.errors import RecipeError
+from darkroom.jobs.processes import free_port
 from darkroom.train import crew
 from darkroom.train.crew import Crew, CrewLost
 
@@ -26,18 +29,19 @@ os._exit(0)
 """
 
 
+def started(code: str, rank: int, port: int, **told: str) -> subprocess.Popen[bytes]:
+    """One of two processes on this machine."""
+    env = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    env |= {"RANK": str(rank), "LOCAL_RANK": str(rank), **told}
+    return subprocess.Popen([sys.executable, "-c", code], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
 def test_who_is_left_alone_says_so_at_once():
     """Two processes (gloo); one ends after the first sum."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    told = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", LEFT_ALONE]
-    both = [
-        subprocess.Popen(command, env={**told, "RANK": str(rank), "LOCAL_RANK": str(rank)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for rank in range(2)
-    ]
-    said, wrong = (part.decode() for part in both[0].communicate(timeout=60))
-    both[1].communicate(timeout=60)
+    with free_port() as port:
+        both = [started(LEFT_ALONE, rank, port) for rank in range(2)]
+        said, wrong = (part.decode() for part in both[0].communicate(timeout=300))
+        both[1].communicate(timeout=300)
     assert said.startswith("Process 0 of 2 has lost the others (") and "darkroom resume RUN" in said and "Traceback" not in wrong, said + wrong
     assert len(said.splitlines()) == 1
 
@@ -70,7 +74,57 @@ def test_a_mistake_of_ours_is_no_lost_process(monkeypatch):
         raise torch.distributed.DistBackendError("unhandled system error")
 
 
+JOIN = """
+import os
+from darkroom.errors import RunError
+from darkroom.train.crew import Crew
+print("begun", flush=True)
+try:
+    Crew.join()
+except RunError as error:
+    print(type(error).__name__, error, sep="|", flush=True)
+os._exit(0)
+"""
+
+
+def test_a_port_that_another_program_has_is_told():
+    """As under torchrun, whose port the person chooses."""
+    with socket.socket() as other:
+        other.bind(("", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        said, wrong = (part.decode() for part in started(JOIN, 0, port).communicate(timeout=300))
+    assert f"RunError|127.0.0.1:{port}, where the processes of the training are to meet, is taken by another program. Choose another port" in said, said + wrong
+    assert "has lost the others" not in said and "Traceback" not in wrong
+
+
+def test_a_port_is_kept_for_the_crew_alone():
+    """The first process listens at it while the launcher keeps others away."""
+    with free_port() as port:
+        with socket.socket() as other, pytest.raises(OSError, match="in use"):
+            other.bind(("127.0.0.1", port))
+        store = torch.distributed.TCPStore("127.0.0.1", port, 1, is_master=True)
+        store.set("met", "yes")
+        assert store.get("met") == b"yes"
+
+
+def test_an_orphan_that_never_met_the_others_ends():
+    """Its launcher was killed before they met, and one of them with it: nobody will come, and it must not wait for 12 hours."""
+    with free_port() as port:
+        code = "import subprocess, sys, os, time; print(subprocess.Popen([sys.executable, '-c', os.environ['JOIN']]).pid, flush=True); time.sleep(600)"
+        told = {"JOIN": JOIN.replace("Crew.join()", "os.environ['DARKROOM_LAUNCHER'] = str(os.getppid()); Crew.join()")}
+        parent = started(code, 0, port, **told)
+        orphan = psutil.Process(int(parent.stdout.readline()))
+        assert parent.stdout.readline() == b"begun\n"
+        time.sleep(1)
+        assert orphan.is_running()
+        parent.kill()
+        psutil.wait_procs([orphan], timeout=60)
+        assert not orphan.is_running()
+
+
 def test_more_processes_than_cards_are_refused(monkeypatch):
+    monkeypatch.delenv("ACCELERATE_USE_CPU", raising=False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setenv("WORLD_SIZE", "3")

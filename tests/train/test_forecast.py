@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from darkroom.errors import RunError
+from darkroom.errors import RecipeError, RunError
 from darkroom.jobs.train import prepare
 from darkroom.methods import LoRA, LyCORIS
 from darkroom.methods.controlnet import ControlNet
@@ -18,11 +18,12 @@ from darkroom.methods.pivotal import Pivotal
 from darkroom.sdxl import configs
 from darkroom.sdxl.quantised import pack, quantised
 from darkroom.train import forecast as module
-from darkroom.train.forecast import Peak, checked, forecast
+from darkroom.train.crew import Crew
+from darkroom.train.forecast import Forecast, Peak, checked, forecast
 from darkroom.train.loop import Trainer, checkpointing
 from darkroom.train.optimizers import Adafactor
 from darkroom.train.rehearsal import decoding, encoding, rehearse
-from darkroom.train.shortage import GIB, available, memory_in_words, out_of_memory, ran_out, shortage, ways_out
+from darkroom.train.shortage import GIB, Room, available, memory_in_words, out_of_memory, ran_out, room_for, shortage, ways_out
 from darkroom.train.swap import blocks, swapped
 
 
@@ -192,6 +193,58 @@ def test_too_little_memory_is_told_with_ways_that_fit(quick, cuda):
     assert said.startswith("Memory will not suffice: about ") and "It would fit with one of: " in said and best.setting in said
     assert "Several of them together save more" in shortage(recipe, found, 1 << 20)
     assert available(torch.device("cpu")) is None
+
+
+class Cards:
+    """Four cards of which the third is nearly full."""
+
+    free = (8 * GIB, 9 * GIB, GIB, 10 * GIB)
+
+    def __init__(self, monkeypatch) -> None:
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: len(self.free))
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (self.free[device.index or 0], 0))
+        monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 0)
+
+
+def test_the_room_is_that_of_the_devices_that_will_be_used(monkeypatch):
+    """Not of the first card, whichever a training takes."""
+    Cards(monkeypatch)
+    assert room_for(torch.device("cuda:2"), Crew()) == Room(GIB) and room_for(torch.device("cuda"), Crew()) == Room(8 * GIB)
+    assert room_for(torch.device("cuda"), Crew(), 2) == Room(8 * GIB, "cuda:0"), "two processes take the first two"
+    assert room_for(torch.device("cuda"), Crew(), 4) == Room(GIB, "cuda:2")
+    with pytest.raises(RecipeError, match=r"--processes 5: this machine has 4 GPUs, and each process wants its own. Start 4"):
+        room_for(torch.device("cuda"), Crew(), 5)
+    assert room_for(torch.device("cpu"), Crew(), 9) == Room() == Room(None)
+
+
+FORESEEN = Forecast(model=4 * GIB, text_encoders=0, vae=0, adapter=0, gradients=0, optimizer=0, average=0, activations=GIB, moment="training", moments={})
+
+
+def test_of_a_crew_the_fullest_card_is_told(quick, monkeypatch):
+    """The first process alone speaks, and the others' cards may be full."""
+    Cards(monkeypatch)
+
+    class Second(Crew):
+        def told(self, words):
+            return [words, json.dumps([GIB, "process 1 of 2 on beta"])]
+
+    room = room_for(torch.device("cuda:3"), Second(0, 2))
+    assert room == Room(GIB, "process 1 of 2 on beta")
+    said = shortage(quick, FORESEEN, room.size, room.where)
+    assert "5.0 GiB are wanted" in said and "1.0 GiB are there on process 1 of 2 on beta." in said
+    assert shortage(quick, FORESEEN, 8 * GIB, room.where) is None
+
+
+def test_the_preflight_warns_of_the_card_that_is_asked_for(quick, model, monkeypatch):
+    from darkroom.train import preflight
+
+    asked = []
+    monkeypatch.setattr(preflight, "available", lambda device: asked.append(device))
+    monkeypatch.setattr(preflight, "forecast", lambda *_: FORESEEN)
+    _, found = prepare(quick)
+    assert not asked, "prepare has looked"
+    short = preflight.plan(quick, found.photos, model, room=Room(1 << 20, "cuda:2")).facts["remarks"][-1]
+    assert short.startswith("Memory will not suffice") and "1 MiB are there on cuda:2" in short
 
 
 def test_an_allocation_that_fails_is_told_in_words(quick, cuda):

@@ -19,7 +19,7 @@ import torch
 
 from darkroom import pocket
 from darkroom.errors import RunError
-from darkroom.jobs.processes import _free_port
+from darkroom.jobs.processes import free_port
 from darkroom.jobs.train import _check_alike, _check_shared, prepare, run_training
 from darkroom.train.crew import Crew
 from darkroom.train.recipe import load_recipe
@@ -108,14 +108,17 @@ os._exit(0)
 
 def test_what_processes_tell_each_other(tmp_path):
     """Two of them (gloo): words, tensors, whether they share a disk, and one's mistake, which all are told."""
-    told = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    told = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
     for rank in range(2):
         (tmp_path / f"disk{rank}").mkdir()
     command = [sys.executable, "-c", TOGETHER, str(tmp_path)]
-    both = [
-        subprocess.Popen(command, env={**told, "RANK": str(rank), "LOCAL_RANK": str(rank)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for rank in range(2)
-    ]
-    said = [process.communicate(timeout=120) for process in both]
+    with free_port() as port:
+        told |= {"MASTER_PORT": str(port)}
+        both = [
+            subprocess.Popen(command, env={**told, "RANK": str(rank), "LOCAL_RANK": str(rank)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            for rank in range(2)
+        ]
+        said = [process.communicate(timeout=300) for process in both]
     lines = [out.decode().splitlines() for out, _ in said]
     assert lines[0][0] == lines[1][0] == "['I am 0', 'I am 1']|True|False|0", said
     assert lines[0][1] == lines[1][1] == "{'a': [[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]], 'b': 7, 'c': [1.0, 1.0]}|torch.bfloat16"
@@ -227,7 +230,8 @@ def test_accelerates_configuration_divides(tmp_path):
         config.write_text(changed)
         words = _training(tmp_path)
         words[words.index("--images") + 1] = str(pocket.CATS / "train")
-        command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config), "--main_process_port", str(_free_port())]
-        done = subprocess.run([*command, "-m", "darkroom", *words], env=told, capture_output=True, timeout=400, check=False)
+        with free_port() as port:
+            command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config), "--main_process_port", str(port)]
+            done = subprocess.run([*command, "-m", "darkroom", *words], env=told, capture_output=True, timeout=400, check=False)
         assert found in (done.stdout + done.stderr).decode(errors="replace"), done.stderr.decode(errors="replace")[-3000:]
     assert len(list((tmp_path / "run" / "steps" / "000004" / "state").iterdir())) == 2

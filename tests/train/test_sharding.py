@@ -1,23 +1,27 @@
 """`train.sharding`: a model divided among processes learns what one learns, and its checkpoints are gone on with by any number of them; gloo, CPU."""
 
+import json
 import shutil
+import threading
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import distributed
 
-from darkroom.errors import RecipeError, RunError
+from darkroom.errors import OutputError, RecipeError, RunError
 from darkroom.jobs.processes import train_together
 from darkroom.jobs.runs import list_runs
 from darkroom.jobs.train import prepare, resume_training, run_training
 from darkroom.methods import FullTuning
 from darkroom.methods.sharded import Sharded
+from darkroom.train import crew
+from darkroom.train.crew import Crew
 from darkroom.train.forecast import forecast
 from darkroom.train.fused import by_chance
 from darkroom.train.launch import asked, check_precision
 from darkroom.train.loop import Trainer
-from darkroom.train.parted import parts_of, read_rows, read_whole, write_parts
+from darkroom.train.parted import read_rows, read_whole, write_parts
 from darkroom.train.recipe import Recipe
 from darkroom.train.run import Run
 from darkroom.train.sharding import _accelerates, _blocks
@@ -125,7 +129,7 @@ def test_units_are_gathered_one_by_one(group, model, monkeypatch):
 def test_a_divided_checkpoint_is_read_whole_and_by_parts(laid, tmp_path):
     laid.step(0)
     tensors, facts = laid.state()
-    write_parts(tmp_path / "state", tensors)
+    write_parts(tmp_path / "state", tensors, laid.crew)
     whole = read_whole(tmp_path)
     assert whole.keys() == tensors.keys()
     mine = {name: tensor.clone() for name, tensor in read_rows(tmp_path, laid).items()}
@@ -151,9 +155,9 @@ def test_a_part_that_is_missing_or_cut_short_is_told(laid, recipe, tmp_path):
     run = Run.create(tmp_path / "run", recipe, {})
     part = run.begin(2)
     tensors, facts = laid.state()
-    write_parts(part / "state", tensors)
+    parts = write_parts(part / "state", tensors, laid.crew)
     assert run.checkpoints() == [], "a checkpoint that is being written is none"
-    saved = run.end(2, {**facts, "parts": parts_of(part / "state")}, lambda place: None)
+    saved = run.end(2, {**facts, "parts": parts}, lambda place: None)
     assert run.checkpoints() == [saved] and saved.parted
     file = next((saved.folder / "state").glob("*.safetensors"))
     whole = file.read_bytes()
@@ -164,6 +168,41 @@ def test_a_part_that_is_missing_or_cut_short_is_told(laid, recipe, tmp_path):
     assert run.checkpoints() == []
     with pytest.raises(RunError, match="this checkpoint is damaged"):
         read_rows(saved.folder, laid)
+
+
+def test_a_part_that_another_machine_wrote_and_this_one_does_not_see_makes_no_checkpoint(laid, recipe, tmp_path, monkeypatch):
+    """A disk that is not shared, or tells late: the marker would otherwise name the parts that happened to be seen."""
+
+    class Elsewhere(Crew):
+        name = "process 0 of 2 on alpha"
+
+        def told(self, words: str) -> list[str]:
+            return [words, json.dumps(["process 1 of 2 on beta", {"shard-00002-model-00001-of-00001.safetensors": 1234}])] if "shard" in words else [words]
+
+    monkeypatch.setattr(crew, "SETTLING", 0.3)
+    tensors, _ = laid.state()
+    with pytest.raises(OutputError, match=r"shard-00002\S+: process 1 of 2 on beta wrote 1234 bytes, and they are not here. No checkpoint was made"):
+        write_parts(tmp_path / "state", tensors, Elsewhere())
+    late = tmp_path / "state" / "shard-00002-model-00001-of-00001.safetensors"
+    monkeypatch.setattr(crew, "SETTLING", 60.0)
+    threading.Timer(0.5, late.write_bytes, [b"x" * 1234]).start()
+    assert write_parts(tmp_path / "state", tensors, Elsewhere())[late.name] == 1234, "one that comes later is waited for"
+
+
+def test_what_could_not_be_written_takes_no_room(laid, recipe, tmp_path, monkeypatch):
+    """The disk is full: nothing of the checkpoint stays that would keep it full."""
+    run = Run.create(tmp_path / "run", recipe, {})
+    tensors, _ = laid.state()
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("torch.distributed.checkpoint.filesystem.FileSystemWriter._write_data", full)
+    part = run.begin(2)
+    (part / "big").write_bytes(b"0" * 1000)
+    with pytest.raises(OutputError, match=r"could not write its part of the checkpoint.*No space left"), run.writing(2):
+        write_parts(part / "state", tensors, laid.crew)
+    assert not part.exists() and run.checkpoints() == []
 
 
 def test_the_checkpoint_of_another_method_is_refused(laid, tmp_path):

@@ -17,11 +17,14 @@ MEMORIES = ("full", "model", "sequential")
 Adapter = Annotated[
     list[str] | None,
     typer.Option(
-        metavar="FILE[:WEIGHT][@BRANCH]", help="An adapter to wear, or a run's folder; may be given several times. @unconditional: that branch alone."
+        metavar="FILE[:WEIGHT][@BRANCH]",
+        help="An adapter to wear, or a run (RUN@500: as of step 500); may be given several times. @unconditional: that branch alone.",
     ),
 ]
 Adapters = Annotated[Path | None, typer.Option(metavar="FOLDER", help="Where <lora:NAME:WEIGHT> in a prompt finds its file. Default: ./adapters.")]
-Embedding = Annotated[list[str] | None, typer.Option(metavar="FILE", help="A textual inversion; its word may then stand in the prompts.")]
+Embedding = Annotated[
+    list[str] | None, typer.Option(metavar="FILE", help="A textual inversion, or a run (RUN@500: as of step 500); its word may stand in prompts.")
+]
 Negative = Annotated[
     str | None,
     typer.Option(help='What is not wanted; @basic, @anime, @photo or @safe for a ready list. Left out: zeroed embeddings; "": the encoded empty text.'),
@@ -41,6 +44,7 @@ Precision = Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")]
 def tree(**given: Any) -> dict[str, Any]:
     """A request as nested dictionaries, from options of which those left out are None."""
     from darkroom.jobs.generate import parse_adapter
+    from darkroom.jobs.learned import word_of
     from darkroom.sampling.samplers import named
 
     found = {
@@ -48,7 +52,7 @@ def tree(**given: Any) -> dict[str, Any]:
     }
     found["sampler"] = named(given.get("sampler") or "euler")
     found["adapters"] = [parse_adapter(text).model_dump() for text in given.get("adapter") or ()]
-    found["embeddings"] = [{"file": file} for file in given.get("embedding") or ()]
+    found["embeddings"] = [{"file": word_of(file)} for file in given.get("embedding") or ()]
     if given.get("refiner"):
         found["refiner"] = {"model": given["refiner"]}
     if given.get("outpaint"):
@@ -216,5 +220,5 @@ def prompt_command(
     from darkroom.cli.prompt import prompt_lines
     from darkroom.jobs.prompt import prompt_facts
 
-    facts = prompt_facts(text, base, language, steps, [Path(file) for file in embedding or ()])
+    facts = prompt_facts(text, base, language, steps, embedding or ())
     show(facts, prompt_lines(facts), as_json)

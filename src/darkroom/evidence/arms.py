@@ -12,7 +12,7 @@ from pydantic import Field, field_validator, model_validator
 from darkroom import pocket
 from darkroom.errors import did_you_mean
 from darkroom.evidence.things import THINGS
-from darkroom.jobs.generate import parse_adapter, resolve
+from darkroom.jobs.generate import resolve
 from darkroom.sampling.request import Refine, Request, Word, Worn
 from darkroom.sampling.samplers import named
 from darkroom.spec import Spec
@@ -80,12 +80,6 @@ class Arm(Spec):
         if self.refiner is not None:
             parts.append("no refiner" if self.refiner == "none" else f"refined by {Path(self.refiner.model).name}")
         return ", ".join(parts)
-
-
-def _from_run(worn: Worn) -> Worn:
-    """A run's folder, or RUN@500, as its adapter's file."""
-    folder = Path(worn.file).is_dir() or ("@" in worn.file and not Path(worn.file).exists())
-    return worn.model_copy(update={"file": parse_adapter(worn.file).file}) if folder else worn
 
 
 def _worn(worn: Worn) -> str:
@@ -160,7 +154,7 @@ class Trial(Spec):
         return tuple(dict.fromkeys(pairs))
 
     def request(self, arm: Arm, prompt: str, seed: int) -> Request:
-        """What one picture is asked to be, its tags and presets resolved. Raises AdapterError and PromptError."""
+        """What one picture is asked to be, its tags, presets and runs resolved. Raises AdapterError and PromptError."""
 
         def own(name: str) -> object:
             value = getattr(arm, name)
@@ -171,7 +165,7 @@ class Trial(Spec):
         shared = {name: getattr(self, name) for name in ("language", "width", "height", "batch")}
         return resolve(Request(
             prompt=f"{arm.prefix}{prompt}{arm.suffix}", negative=arm.negative, seed=self.noise(prompt, seed), base=arm.base or self.base,
-            adapters=tuple(map(_from_run, arm.adapters)), embeddings=arm.embeddings, refiner=refiner, **settings, **shared,
+            adapters=arm.adapters, embeddings=arm.embeddings, refiner=refiner, **settings, **shared,
         ))  # fmt: skip
 
     def noise(self, prompt: str, seed: int) -> int:

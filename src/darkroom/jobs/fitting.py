@@ -81,7 +81,7 @@ class Sitting:
             for step, figures in fit(trainer, start, plan.steps):
                 self._tell()
                 self._measure(step, figures)
-                tell_figures(self.watcher, step, plan.steps, figures | {"memory_mib": peak_memory_mib()})
+                tell_figures(self.watcher, step, plan.steps, figures | {"memory_mib": peak_memory_mib(self.model.device)})
                 stop = bool(trainer.crew.agree(asked.is_set()))
                 settled = self._settled() if "validation" in figures else None
                 if self._due(step, plan.save_every) or stop or self._goes_back(figures):
@@ -133,7 +133,8 @@ class Sitting:
             from darkroom.train.parted import read_rows
 
             with crew.as_one():
-                return read_rows(saved.folder, self.trainer), saved.facts
+                facts = saved.facts  # first: it sees to it that all parts are there
+                return read_rows(saved.folder, self.trainer), facts
         with crew.as_one():
             tensors, facts = saved.load() if crew.first else ({}, {})
         return crew.handed_out(tensors), json.loads(crew.told(json.dumps(facts))[0])
@@ -178,9 +179,9 @@ class Sitting:
         self.told += news
 
     def _write(self, place: Path, step: int) -> None:
-        """The first process does. Of a model that is laid over processes all give it what they have."""
+        """The first process does, unless it is there from before a kill. Of a model that is laid over processes all give it what they have."""
         with self._shown() as first:
-            if first:
+            if first and not place.exists():
                 self._write_shown(place, step)
 
     def _write_shown(self, place: Path, step: int) -> None:
@@ -215,18 +216,18 @@ class Sitting:
 
     def _save_parts(self, step: int) -> None:
         """Each process writes its part, and the first one, once all have, what makes it a checkpoint."""
-        from darkroom.train.parted import STATE, parts_of, write_parts
+        from darkroom.train.parted import STATE, write_parts
 
         crew = self.trainer.crew
         tensors, facts = self.trainer.state()
         with crew.as_one():
             if crew.first:
                 self.run.begin(step)
-        folder = self.run.unfinished(step) / STATE
-        write_parts(folder, tensors)
+        with self.run.writing(step):
+            parts = write_parts(self.run.unfinished(step) / STATE, tensors, crew)
         with self._shown() as first:
             if first:
-                self.run.end(step, {**facts, "parts": parts_of(folder)}, lambda place: self._write_shown(place, step))
+                self.run.end(step, {**facts, "parts": parts}, lambda place: self._write_shown(place, step))
 
     def _previews(self, step: int) -> None:
         from darkroom.sampling.request import save_png
@@ -249,7 +250,8 @@ class Sitting:
             self._write(product, steps)
         elif self.trainer.crew.first:
             self.watcher.say(f"Settled at step {settled}: the held-out loss has not improved since. Nothing more is trained.")
-            copy_whole(run.folder / "steps" / f"{settled:06d}" / product.name, product)
+            if not product.exists():
+                copy_whole(run.folder / "steps" / f"{settled:06d}" / product.name, product)
         if self.trainer.crew.first:
             run.share(product)
             results = {
@@ -257,7 +259,7 @@ class Sitting:
                 "steps": steps,
                 "seconds_of_last_sitting": round(seconds, 2),
                 "seconds_per_step": round(seconds / max(1, taken), 4),
-                "peak_memory_mib": peak_memory_mib(),
+                "peak_memory_mib": peak_memory_mib(self.model.device),
                 **self._memory(),
                 **({"settled": settled} if settled else {}),
                 **({"told": self.told} if self.told else {}),

@@ -8,17 +8,16 @@ import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from darkroom.device import Precision
 from darkroom.errors import AdapterError, DarkroomError, RecipeError, did_you_mean
 from darkroom.files import writable_folder, write_bytes
 from darkroom.jobs.base import Easel
 from darkroom.jobs.engine import Engine, Local
+from darkroom.jobs.learned import adapter_of, word_of
 from darkroom.jobs.painting import Group, Painter, Painting, Sizing
 from darkroom.jobs.watch import Silent, Watcher
-from darkroom.methods.chosen import ADAPTER
-from darkroom.methods.full import MODEL
 from darkroom.prompt import negative_preset, read
 from darkroom.sampling.request import Branch, Request, Worn, read_request
 
@@ -39,40 +38,22 @@ def parse_adapter(text: str) -> Worn:
     file, colon, weight = text.rpartition(":")
     if colon and file and not Path(text).exists():
         try:
-            return Worn(file=_in_run(file), weight=float(weight))
+            return Worn(file=adapter_of(file), weight=float(weight))
         except ValueError:
             if not weight.startswith(("/", "\\")):
                 raise AdapterError(f'--adapter {text}: "{weight}" is no weight. Write FILE:WEIGHT, for example {file}:0.8.') from None
-    return Worn(file=_in_run(text))
-
-
-def _in_run(file: str) -> str:
-    """A run's folder to its adapter, "RUN@500" to that of step 500."""
-    run, at, step = file.rpartition("@")
-    if at and step.isdigit() and Path(run).is_dir():
-        known = sorted(int(path.name) for path in (Path(run) / "steps").glob("[0-9]*") if path.name.isdigit())
-        if int(step) not in known:
-            raise AdapterError(f"{run}: has no checkpoint of step {step}. It has: {', '.join(map(str, known)) or 'none'}.")
-        return _adapter_of(Path(run) / "steps" / f"{int(step):06d}", file)
-    return _adapter_of(Path(file), file) if Path(file).is_dir() else file
-
-
-def _adapter_of(folder: Path, said: str) -> str:
-    if (folder / MODEL / "model_index.json").is_file():
-        raise AdapterError(f"{said}: learned a whole model, not an adapter. Draw with it as the base: --base {said}")
-    if not (folder / ADAPTER).exists() and (words := [path.name for path in folder.glob("*.safetensors") if path.name != "state.safetensors"]):
-        raise AdapterError(f"{said}: learned a new word, not an adapter. Give it with --embedding {folder / words[0]}")
-    return str(folder / ADAPTER)
+    return Worn(file=adapter_of(text))
 
 
 def resolve(request: Request, folder: Path | None = None) -> Request:
-    """The request with `<lora:...>` tags made into adapters and "@basic" into its words.
+    """The request with `<lora:...>` tags made into adapters, "@basic" into its words, and runs and "RUN@500" into the files that they learned.
 
     Tags of the prompt are worn by both branches (as everywhere), tags of the negative prompt by the unconditional branch alone. A name is a
     file's stem below `folder` (None: $DARKROOM_ADAPTERS, else ./adapters). Raises AdapterError for a name that is not there.
     """
     request = request.near()
-    found, changes = list(request.adapters), {}
+    found = [worn.model_copy(update={"file": adapter_of(worn.file)}) for worn in request.adapters]
+    changes: dict[str, Any] = {"embeddings": tuple(word.model_copy(update={"file": word_of(word.file)}) for word in request.embeddings)}
     sides: tuple[tuple[str, Branch], ...] = (("prompt", "both"), ("negative", "unconditional"))
     for side, branch in sides:
         text = getattr(request, side)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import signal
 import socket
 import subprocess
@@ -24,11 +23,15 @@ from typing import IO, Any
 
 from darkroom import errors
 from darkroom.errors import DarkroomError, RecipeError, RunError
+from darkroom.jobs.stopping import at_once, standing
+from darkroom.train.launch import check_device
 from darkroom.train.recipe import Recipe
 from darkroom.train.run import Run
 
 GRACE = 5.0
 """Seconds from being asked to end until being made to."""
+LAST = 60.0
+"""Seconds that a process may take to be gone once it was made to end: a driver takes a card's memory back first."""
 HEARSAY = 2.0
 """Seconds in which whoever ended first is looked for, when another tells of it already."""
 STOPPED = 130
@@ -61,19 +64,20 @@ def check_count(count: int, recipe: Recipe) -> None:
         raise RecipeError(f"--processes {count}: a training wants one process or more.")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise RecipeError(f"--processes {count}: this is one of {os.environ['WORLD_SIZE']} processes already (WORLD_SIZE). Leave the option out.")
+    check_device(recipe, count > 1)
     if count > 1 and recipe.train.fused:
         raise RecipeError(f"--processes {count}: train.fused = true steps each tensor before gradients could be added up. Add --set train.fused=false.")
 
 
 def _run(command: Sequence[str], count: int, run: Path, on_cpu: bool) -> None:
     """Until all have ended well. Raises for the one that did not."""
-    with _crew(command, count, on_cpu) as crew, _forwarded(crew[0]) as asked:
+    with at_once(run, count), _crew(command, count, on_cpu) as crew, _forwarded(crew[0]) as asked:
         while any(member.code is None for member in crew) and not any(member.code for member in crew):
             time.sleep(0.05)
         if (ended := _culprit(crew)) is not None:
             _wait(crew if ended.kind == "Stopped" else (), GRACE)  # the others stop by themselves, at the same step
             _end_all(crew)
-            raise ended.error(f"{_standing(run)} {_again(run, count)}", asked.is_set())
+            raise ended.error(standing(run, count), asked.is_set())
 
 
 @dataclass(frozen=True)
@@ -133,8 +137,10 @@ class Member:
 KINDS: dict[str, type[DarkroomError]] = {
     name: found for name, found in vars(errors).items() if isinstance(found, type) and issubclass(found, DarkroomError)
 }  # fmt: skip
-WEIGHTY = ("killed", "said", "stopped", "fault", "lost")
-"""Of several that have ended, whose end explains the others'."""
+CRASHES = tuple(getattr(signal, name) for name in ("SIGABRT", "SIGSEGV", "SIGFPE", "SIGILL", "SIGBUS") if hasattr(signal, name))
+"""Signals that a process gives itself."""
+WEIGHTY = ("killed", "said", "stopped", "crashed", "fault", "lost")
+"""Of several that have ended, whose end explains the others'. A library that loses its connections may crash of it; kill -9 comes from outside."""
 
 
 def _culprit(crew: Sequence[Member]) -> Member | None:
@@ -155,8 +161,10 @@ def _end(member: Member) -> str:
             return "stopped"
         case kind if kind in KINDS:
             return "said"
+        case _ if (code := member.code or 0) < 0:
+            return "crashed" if -code in CRASHES else "killed"
         case _:
-            return "killed" if (member.code or 0) < 0 else "fault"
+            return "fault"
 
 
 def _signal(number: int) -> str:
@@ -167,28 +175,15 @@ def _signal(number: int) -> str:
         return f"signal {number}"
 
 
-def _standing(folder: Path) -> str:
-    """Where the run stands on the disk."""
-    if not (folder / "recipe.toml").is_file():
-        return "Nothing was trained yet."
-    saved = Run(folder).checkpoints()
-    return f"The last whole checkpoint is of step {saved[-1].step} ({saved[-1].folder})." if saved else "There is no checkpoint yet."
-
-
-def _again(folder: Path, count: int) -> str:
-    if not (folder / "recipe.toml").is_file():
-        return "Give the same command again."
-    return f"Go on with: darkroom resume {shlex.quote(str(folder))} --processes {count} (any number will do)"
-
-
 # ---- processes ----------------------------------------------------------------------------------------------------------------------------------------------
 
 
 @contextmanager
 def _crew(command: Sequence[str], count: int, on_cpu: bool) -> Iterator[list[Member]]:
     """The processes; at the end of the block none is left."""
-    port, crew = _free_port(), list[Member]()
+    crew = list[Member]()
     with ExitStack() as files:
+        port = files.enter_context(free_port())
         try:
             for rank in range(count):
                 out = files.enter_context(tempfile.TemporaryFile())
@@ -216,19 +211,26 @@ def _environment(rank: int, count: int, port: int, on_cpu: bool) -> dict[str, st
     return {**os.environ, **{name: str(value) for name, value in told.items()}, **more}
 
 
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
+@contextmanager
+def free_port() -> Iterator[int]:
+    """A port at which the processes meet. Within the block it is taken, so that no other program gets it, and the first process may listen all the same."""
+    with socket.socket() as held:
+        if os.name == "posix":  # elsewhere SO_REUSEADDR means that anybody may
+            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind(("127.0.0.1", 0))
+        port = int(held.getsockname()[1])
+        if os.name != "posix":
+            held.close()
+        yield port
 
 
 def _end_all(crew: Sequence[Member]) -> None:
     """Ask each to end, and make it after a while."""
-    for end in (subprocess.Popen.terminate, subprocess.Popen.kill):
+    for end, patience in ((subprocess.Popen.terminate, GRACE), (subprocess.Popen.kill, LAST)):
         left = [member for member in crew if member.code is None]
         for member in left:
             end(member.process)
-        _wait(left, GRACE)
+        _wait(left, patience)
 
 
 def _wait(crew: Sequence[Member], seconds: float) -> None:

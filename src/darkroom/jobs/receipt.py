@@ -15,6 +15,8 @@ from darkroom.files import sha256_bytes, sha256_file
 from darkroom.train.recipe import Recipe
 
 if TYPE_CHECKING:
+    import torch
+
     from darkroom.sdxl.model import SDXL
     from darkroom.train.preflight import Plan
 
@@ -27,7 +29,7 @@ def receipt(recipe: Recipe, model: SDXL, plan: Plan) -> dict[str, Any]:
         "darkroom": __version__,
         "python": platform.python_version(),
         "libraries": {name: importlib.metadata.version(name) for name in LIBRARIES},
-        "hardware": hardware(),
+        "hardware": hardware(model.device),
         "device": str(model.device),
         "precision": str(model.dtype).removeprefix("torch."),
         "exact": exactness(model.device.type, int(os.environ.get("WORLD_SIZE", "1"))),
@@ -59,12 +61,12 @@ def _told(photo: Photo) -> dict[str, Any]:
     return found | ({"repeats": photo.repeats} if photo.repeats > 1 else {})
 
 
-def peak_memory_mib() -> int:
-    """The most this process has held: of the GPU where there is one, else of main memory (0 where the system does not tell)."""
+def peak_memory_mib(device: torch.device) -> int:
+    """The most this process has held: of the device where it is a GPU, else of main memory (0 where the system does not tell)."""
     import torch
 
-    if torch.cuda.is_available():
-        return int(torch.cuda.max_memory_allocated() >> 20)
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device) >> 20)
     try:
         import resource
     except ImportError:  # Windows

@@ -49,9 +49,8 @@ def _of_runs(workspace: Path, runs: Iterable[Told]) -> Iterator[Wearable]:
             continue
         kind = "model" if run.method.startswith("full") else "word" if run.method.startswith("inversion") else "adapter"
         where = run.folder.relative_to(workspace).as_posix()
-        file = where if kind != "word" or not run.product else f"{where}/{run.product}"
         name = run.folder.relative_to(workspace / "runs").as_posix()
-        yield Wearable(f"{name} ({run.method})", file, kind, where, _trigger(run.folder), steps, run.changed)
+        yield Wearable(f"{name} ({run.method})", where, kind, where, _trigger(run.folder), steps, run.changed)
 
 
 def _trigger(run: Path) -> str:

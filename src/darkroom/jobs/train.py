@@ -20,10 +20,11 @@ from darkroom.jobs.base import open_base
 from darkroom.jobs.fitting import Sitting
 from darkroom.jobs.prior import class_pictures
 from darkroom.jobs.receipt import receipt
-from darkroom.jobs.stopping import Stopped
+from darkroom.jobs.stopping import Stopped, at_once
 from darkroom.jobs.watch import Silent, Watcher
 from darkroom.methods.chosen import ADAPTER
 from darkroom.places import is_address
+from darkroom.train.hold import held
 from darkroom.train.launch import asked, check_precision, divided, several
 from darkroom.train.recipe import Recipe
 from darkroom.train.run import Run
@@ -44,6 +45,11 @@ def prepare(recipe: Recipe, watcher: Watcher | None = None, draw: bool = True, p
 
     `processes` is how many the training is planned for; 0: as many as there are now. Raises a DarkroomError for whatever cannot work.
     """
+    with at_once():
+        return _prepared(recipe, watcher, draw, processes)
+
+
+def _prepared(recipe: Recipe, watcher: Watcher | None, draw: bool = True, processes: int = 0) -> tuple[SDXL, Plan]:
     recipe = asked(recipe)
     recipe.track.check()
     with _as_one():
@@ -59,6 +65,7 @@ def prepare(recipe: Recipe, watcher: Watcher | None = None, draw: bool = True, p
         model = open_base(recipe.base, recipe.device, recipe.train.precision, recipe.base_config, "model" if small else "full")
         check_precision(model.dtype)
     from darkroom.train.preflight import plan
+    from darkroom.train.shortage import room_for
 
     if recipe.validation.settle and not held_out:
         raise RecipeError(
@@ -67,8 +74,9 @@ def prepare(recipe: Recipe, watcher: Watcher | None = None, draw: bool = True, p
         )
     with crew.first_alone():
         classes = class_pictures(recipe, watcher, draw)
+    room = room_for(model.device, crew, processes)
     with crew.as_one():
-        found = plan(recipe, photos, model, held_out, rows_of(dataset).hash if dataset else "", classes, processes or crew.size)
+        found = plan(recipe, photos, model, held_out, rows_of(dataset).hash if dataset else "", classes, processes or crew.size, room)
     _check_alike(crew, recipe, model, found)
     return model, found
 
@@ -144,13 +152,15 @@ def run_training(
 
     if sidecar is not None and recipe.product != ADAPTER:
         raise RecipeError(f"--sidecar {sidecar:g}: is a weight to wear an adapter with, and {recipe.method.kind} learns {recipe.product}. Leave it out.")
-    crew, recipe = Crew.join(), here(asked(recipe), watcher)
-    model, plan = prepared or prepare(recipe, watcher)
-    _check_shared(out, recipe, crew)
-    with crew.as_one():
-        if crew.first:
-            Run.create(out, recipe, receipt(recipe, model, plan))
-    run = _go(Run(out), recipe, model, plan, watcher, crew)
+    recipe = asked(recipe)
+    with at_once(out):
+        crew, recipe = Crew.join(), here(recipe, watcher)
+        model, plan = prepared or _prepared(recipe, watcher)
+        _check_shared(out, recipe, crew)
+        with crew.as_one():
+            if crew.first:
+                Run.create(out, recipe, receipt(recipe, model, plan))
+        run = _go(Run(out), recipe, model, plan, watcher, crew)
     if sidecar is not None and crew.first:
         from darkroom.jobs.label import write_sidecar
 
@@ -160,17 +170,18 @@ def run_training(
 
 def resume_training(folder: Path, watcher: Watcher | None = None) -> Run:
     """Go on from the newest checkpoint: the result is byte-equal to that of a run that was never interrupted. Raises RunError."""
-    written, then = _begun(folder)
-    recipe = here(asked(written), watcher)
-    model, plan = prepare(recipe, watcher)
-    now = receipt(recipe, model, plan)
-    for what, thing in KEPT.items():
-        if then[what] != now[what]:
-            raise RunError(f"{folder}: the {thing} changed since the run began, so that it cannot go on exactly. Put them back, or start a new run.")
-    from darkroom.train.crew import Crew
+    with at_once(folder):
+        written, then = _begun(folder)
+        recipe = here(asked(written), watcher)
+        model, plan = _prepared(recipe, watcher)
+        now = receipt(recipe, model, plan)
+        for what, thing in KEPT.items():
+            if then[what] != now[what]:
+                raise RunError(f"{folder}: the {thing} changed since the run began, so that it cannot go on exactly. Put them back, or start a new run.")
+        from darkroom.train.crew import Crew
 
-    _check_shared(folder, recipe, crew := Crew.join())
-    return _go(Run(folder), recipe, model, plan, watcher, crew)
+        _check_shared(folder, recipe, crew := Crew.join())
+        return _go(Run(folder), recipe, model, plan, watcher, crew)
 
 
 def _begun(folder: Path) -> tuple[Recipe, dict[str, str]]:
@@ -216,6 +227,10 @@ def _go(run: Run, recipe: Recipe, model: SDXL, plan: Plan, watcher: Watcher | No
     parts = () if divided(recipe) else tuple(model.parts) if recipe.learner.trains_text else ("unet",)
     with ExitStack() as stack:
         stack.enter_context(crew.heard())
+        with crew.as_one():
+            if crew.first:
+                stack.enter_context(held(run.folder))
+                run.sweep()
         stack.enter_context(memory_in_words(recipe, plan.forecast))
         stack.enter_context(placed(model, recipe.train.quantise, recipe.train.swap_blocks, parts))
         attached = attach(recipe, written, crew)

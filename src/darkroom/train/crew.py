@@ -36,6 +36,8 @@ LAUNCHER = "DARKROOM_LAUNCHER"
 PATIENCE = timedelta(hours=12)
 """How long one process waits for another: the first draws pictures of a class, and previews, alone. One that died is not waited for: its connections close."""
 TRANSPORT = ("gloo", "NCCL", "Connection closed by peer", "Connection reset by peer", "ProcessGroup")
+ALONE = 130
+"""The code of a process whose launcher ended before the training began."""
 SETTLING = 5.0
 """Seconds until a file that one machine wrote is there for another, if they share a disk at all."""
 MESSAGE = 1 << 28
@@ -57,7 +59,7 @@ class Crew:
     def join(cls) -> Crew:
         """The crew that this process belongs to, by accelerate's rules (RANK, WORLD_SIZE, gloo on CPUs, nccl on GPUs); alone where nobody said otherwise.
 
-        Call it before a model is opened: from then on "cuda" is this process's own card. Raises RecipeError where there is none for it, and CrewLost.
+        Call it before a model is opened: from then on "cuda" is this process's own card. Raises RecipeError where there is none for it, RunError.
         """
         if int(os.environ.get("WORLD_SIZE", "1")) < 2:
             return cls()
@@ -67,9 +69,10 @@ class Crew:
         os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"  # transformers would give all processes but the first a model without numbers
         if said("ACCELERATE_USE_DEEPSPEED"):
             library("cpu" if said("ACCELERATE_USE_CPU") else "auto")  # accelerate imports it, and reports a missing one by a traceback
-        with _in_words():
-            state = PartialState(cpu=not torch.cuda.is_available(), timeout=PATIENCE)
-        _follow(int(os.environ.get(LAUNCHER, "0")))
+        met = _follow(int(os.environ.get(LAUNCHER, "0")))
+        with _meeting():
+            state = PartialState(cpu=said("ACCELERATE_USE_CPU") or not torch.cuda.is_available(), timeout=PATIENCE)
+        met.set()
         return cls(state.process_index, state.num_processes)
 
     @property
@@ -143,7 +146,7 @@ class Crew:
             if self.first:
                 write_text(token, "")
         there = folder / self.told(token.name)[0]
-        found = _appears(there)
+        found = appears(there)
         seen = all(word == "yes" for word in self.told("yes" if found else "no"))
         if self.first:
             there.unlink(missing_ok=True)
@@ -191,10 +194,10 @@ class _Beside(Crew):
         """Other machines have another number of processes: who needs all of them waits with the whole crew."""
 
 
-def _appears(place: Path) -> bool:
-    """Whether a file is there, or comes within the time in which network disks tell each other."""
+def appears(place: Path, size: int | None = None) -> bool:
+    """Whether a file is there, and of that size, or comes to be within the time in which network disks tell each other."""
     deadline = time.monotonic() + SETTLING
-    while not place.exists():
+    while not place.exists() or (size is not None and place.stat().st_size != size):
         if time.monotonic() > deadline:
             return False
         time.sleep(0.2)
@@ -221,10 +224,9 @@ def _in_words() -> Iterator[None]:
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
-        told = re.sub(r"^\[\S*\] ", "", str(error).split("\n")[0]).split(". This is typically")[0]  # gloo begins with a line of its source, and ends with jokes
         raise CrewLost(
-            f"Process {os.environ.get('RANK', '?')} of {os.environ['WORLD_SIZE']} has lost the others ({told}). Checkpoints are whole: go on with "
-            "`darkroom resume RUN`, by any number of processes."
+            f"Process {os.environ.get('RANK', '?')} of {os.environ['WORLD_SIZE']} has lost the others ({_first_line(error)}). Checkpoints are whole: go on "
+            "with `darkroom resume RUN`, by any number of processes."
         ) from None
 
 
@@ -235,21 +237,52 @@ def _of_transport(error: RuntimeError) -> bool:
 
 def _check_cards() -> None:
     rank, cards = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
-    if torch.cuda.is_available() and rank >= cards and os.environ.get("ACCELERATE_USE_CPU", "").lower() != "true":
+    if torch.cuda.is_available() and rank >= cards and not said("ACCELERATE_USE_CPU"):
         raise RecipeError(
             f"Process {rank + 1} of this machine finds {cards} GPU{'s' if cards > 1 else ''}, and each process wants its own. Start {cards}, or train on the "
             'CPU with device = "cpu".'
         )
 
 
+@contextmanager
+def _meeting() -> Iterator[None]:
+    """What the transport says where the processes do not find each other becomes a RunError."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not _of_transport(error):
+            raise
+        place = f"{os.environ.get('MASTER_ADDR', '?')}:{os.environ.get('MASTER_PORT', '?')}"
+        if "EADDRINUSE" in str(error):
+            raise RunError(
+                f"{place}, where the processes of the training are to meet, is taken by another program. Choose another port: --master_port of torchrun, "
+                "--main_process_port of accelerate launch."
+            ) from None
+        raise CrewLost(
+            f"Process {os.environ.get('RANK', '?')} of {os.environ['WORLD_SIZE']} did not find the others at {place} ({_first_line(error)})."
+        ) from None
+
+
+def _first_line(error: RuntimeError) -> str:
+    """gloo begins with a line of its source, and ends with jokes."""
+    return re.sub(r"^\[\S*\] ", "", str(error).split("\n")[0]).split(". This is typically")[0]
+
+
 @cache
-def _follow(launcher: int) -> None:
-    """Once the launcher is gone, killed say, this process is told to stop, as by Ctrl-C: the step is finished and all is saved."""
+def _follow(launcher: int) -> threading.Event:
+    """Once the launcher is gone, killed say, this process is told to stop, as by Ctrl-C: the step is finished and all is saved.
+
+    Until it has met the others, which the caller tells by the event, it hears nothing, and others may never come: it ends at once.
+    """
+    met = threading.Event()
 
     def watch() -> None:
         while os.getppid() == launcher:
             time.sleep(0.5)
+        if not met.is_set():
+            os._exit(ALONE)
         os.kill(os.getpid(), signal.SIGINT)
 
     if launcher and os.name == "posix":  # Windows gives an orphan no other parent
         threading.Thread(target=watch, daemon=True).start()
+    return met

@@ -34,6 +34,9 @@ def divided(recipe: Recipe) -> bool:
 
 def asked(recipe: Recipe) -> Recipe:
     """The recipe with what `accelerate launch` says of it, in its environment. Raises RecipeError for what Darkroom does not do, and why."""
+    check_device(recipe, several())
+    if several() and recipe.device == "cpu":
+        os.environ["ACCELERATE_USE_CPU"] = "true"  # before the processes meet: over gloo, whatever cards there are
     _check_launch(recipe)
     engine, word = _engine()
     if several() and (word or recipe.train.sharding).startswith("zero"):
@@ -47,6 +50,17 @@ def asked(recipe: Recipe) -> Recipe:
         return type(recipe).from_tree(tree | {"train": tree["train"] | {"sharding": word}}, "accelerate's configuration")
     except RecipeError as error:
         raise RecipeError(f"{error} (accelerate's configuration asks for {engine}. Without: distributed_type: MULTI_GPU.)") from None
+
+
+def check_device(recipe: Recipe, together: bool) -> None:
+    """Of several processes each takes a card of its own, or none. Raises RecipeError where the recipe names one card for all."""
+    if not together:
+        return
+    if ":" in recipe.device:
+        raise RecipeError(
+            f'device = "{recipe.device}" is one card, and of several processes each takes its own. Set device = "{recipe.device.partition(":")[0]}", and '
+            "choose cards with CUDA_VISIBLE_DEVICES, or train in one process."
+        )
 
 
 def _engine() -> tuple[str, str]:

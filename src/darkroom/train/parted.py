@@ -5,6 +5,7 @@ A folder `state` with a file for each process; which files belong to it, and tha
 
 from __future__ import annotations
 
+import json
 import logging
 import warnings
 from collections.abc import Iterator, Mapping
@@ -19,34 +20,65 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
 from darkroom.errors import OutputError, RunError
+from darkroom.fence import hand_over
+from darkroom.train.crew import appears
 
 if TYPE_CHECKING:
+    from darkroom.train.crew import Crew
     from darkroom.train.loop import Trainer
 
 STATE = "state"
 FAILED = (OSError, ValueError, KeyError, RuntimeError, CheckpointException)
 
 
-def write_parts(folder: Path, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Every process calls it with its rows, each knowing the whole (DTensor); what all have alike the first one writes. Raises OutputError in all of them."""
-    mine = {name: tensor for name, tensor in tensors.items() if _numbers(tensor)}
+def write_parts(folder: Path, tensors: Mapping[str, torch.Tensor], crew: Crew) -> dict[str, int]:
+    """Every process calls it with its rows, each knowing the whole (DTensor); what all have alike the first one writes. Each tells what it wrote.
+
+    Returns all files and their sizes in bytes, for the marker. Raises OutputError in all of them, also where the first does not find what another wrote.
+    """
+    mine, writer = {name: tensor for name, tensor in tensors.items() if _numbers(tensor)}, _Writer(str(folder), save_distributed=True)
     with _quiet():
         try:
-            save(mine, storage_writer=HuggingFaceStorageWriter(str(folder), save_distributed=True))
+            save(mine, storage_writer=writer)
         except CheckpointException as error:
             rank, (first, _) = next(iter(error.failures.items()))
             raise OutputError(f"{folder}: process {rank} could not write its part of the checkpoint ({first}). Earlier checkpoints are whole.") from None
+    written = {name: (folder / name).stat().st_size for name in sorted(writer.names)}
+    told = {name: (size, who) for who, parts in map(json.loads, crew.told(json.dumps([crew.name, written]))) for name, size in parts.items()}
+    with crew.as_one():
+        if crew.first:
+            _check_there(folder, told)
+    return {name: size for name, (size, _) in told.items()}
 
 
-def parts_of(folder: Path) -> dict[str, int]:
-    """The files of a parted checkpoint and their sizes, for the marker."""
-    return {file.name: file.stat().st_size for file in sorted(folder.glob("*.safetensors"))}
+class _Writer(HuggingFaceStorageWriter):
+    """Knows which files this process has written."""
+
+    def __init__(self, path: str, save_distributed: bool) -> None:
+        super().__init__(path, save_distributed=save_distributed)
+        self.names: set[str] = set()
+
+    def write_data(self, plan: Any, planner: Any) -> Any:
+        """Called once in each process."""
+        done = super().write_data(plan, planner)
+        self.names |= {result.storage_data.relative_path for result in done.wait()}
+        return done
+
+
+def _check_there(folder: Path, told: Mapping[str, tuple[int, str]]) -> None:
+    """Raises OutputError for a file that another process wrote and that is not found here, or not as it was written."""
+    for name, (size, who) in told.items():
+        if not appears(folder / name, size):
+            raise OutputError(
+                f"{folder / name}: {who} wrote {size} bytes, and they are not here. No checkpoint was made; earlier ones are whole. All machines of a "
+                "divided training must see one folder, under the same path: choose it with --out on a disk that they share."
+            )
 
 
 def shapes_of(folder: Path) -> dict[str, tuple[torch.dtype, torch.Size]]:
     """Number format and whole shape of every tensor of a checkpoint's folder, parted or not. Raises RunError."""
     with _damaged(folder):
-        found: Any = HuggingFaceStorageReader(str(_place(folder))).read_metadata().state_dict_metadata
+        found: Any = HuggingFaceStorageReader(hand_over(str(_place(folder)))).read_metadata().state_dict_metadata
         if not found:
             raise ValueError("it holds no tensors")
         return {name: (told.properties.dtype, told.size) for name, told in found.items()}
@@ -56,7 +88,7 @@ def read_parts(folder: Path, tensors: Mapping[str, torch.Tensor]) -> None:
     """Fill tensors, whole ones or rows that know the whole, each process for itself. Raises RunError."""
     mine = {name: tensor for name, tensor in tensors.items() if _numbers(tensor)}
     with _quiet(), _damaged(folder):
-        load(mine, storage_reader=HuggingFaceStorageReader(str(_place(folder))), no_dist=True)
+        load(mine, storage_reader=HuggingFaceStorageReader(hand_over(str(_place(folder)))), no_dist=True)
 
 
 def read_whole(folder: Path) -> dict[str, torch.Tensor]:

@@ -21,7 +21,7 @@ from darkroom.sdxl.text import count_tokens
 from darkroom.train.forecast import Forecast, forecast
 from darkroom.train.newword import check_word, tokens_of, word_remarks
 from darkroom.train.recipe import Recipe
-from darkroom.train.shortage import available, shortage
+from darkroom.train.shortage import Room, available, shortage
 
 LIMIT = 75  # tokens of a caption that SDXL reads
 
@@ -49,9 +49,10 @@ class Plan:
 
 
 def plan(
-    recipe: Recipe, photos: list[Photo], model: SDXL, held_out: Sequence[Photo] = (), dataset: str = "", classes: Sequence[Photo] = (), processes: int = 1
-) -> Plan:
-    """Check everything that can be checked without training, in so many processes. Raises DatasetError or RecipeError."""
+    recipe: Recipe, photos: list[Photo], model: SDXL, held_out: Sequence[Photo] = (), dataset: str = "", classes: Sequence[Photo] = (), processes: int = 1,
+    room: Room | None = None,
+) -> Plan:  # fmt: skip
+    """Check everything that can be checked without training, in so many processes with this room for each. Raises DatasetError or RecipeError."""
     tokens = tokens_of(recipe, model)
     _check_trigger(recipe, photos)
     check_word(recipe, [text for photo in photos for text, _ in _texts(recipe, photo)], tokens)
@@ -76,7 +77,8 @@ def plan(
     if steps < 1:
         raise RecipeError(f'train.length = "{recipe.train.length}": is no training at all. Give at least "1 steps".')
     foreseen = forecast(recipe, model, max((f.bucket for f in fits), key=lambda b: b[0] * b[1]), processes)
-    short = shortage(recipe, foreseen, available(model.device))
+    room = room or Room(available(model.device))
+    short = shortage(recipe, foreseen, room.size, room.where)
     facts = {
         "pictures": len(pictures),
         "samples": len(photos),

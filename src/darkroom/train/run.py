@@ -11,12 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from darkroom.errors import OutputError, RunError
+from darkroom.fence import hand_over
 from darkroom.files import link_equal, sha256_bytes, sha256_file, writable_folder, write_json, write_text
 from darkroom.spec import read_toml
 from darkroom.train.recipe import Recipe
 
 if TYPE_CHECKING:
     import torch
+
+LEFT = (".*.part", ".*.gone", ".crew-*")
+"""Names of what is being written, taken away, or looked for by the processes of a crew."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,7 @@ class Checkpoint:
 
             return read_whole(self.folder), facts
         try:
-            return load_file(self.folder / "state.safetensors"), facts
+            return load_file(hand_over(self.folder / "state.safetensors")), facts
         except (OSError, ValueError, SafetensorError) as error:
             raise RunError(f"{self.folder}: this checkpoint is damaged ({error}). Delete it to go on from the one before.") from None
 
@@ -113,8 +117,8 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether the last step was taken and the adapter written."""
-        return self.product.exists()
+        """Whether the last step was taken, what was learned is written, and the receipt says so."""
+        return self.product.exists() and "result" in self.facts
 
     @property
     def product(self) -> Path:
@@ -131,14 +135,14 @@ class Run:
         from safetensors.torch import save_file
 
         part = self.begin(step)
-        with self._written(part):
+        with self.writing(step):
             save_file(tensors, part / "state.safetensors")
         return self.end(step, facts, write_product)
 
     def begin(self, step: int) -> Path:
         """An empty folder for a checkpoint's files, which is none before `end`. Raises OutputError."""
         part = self.unfinished(step)
-        with self._written(part):
+        with self.writing(step):
             shutil.rmtree(part, ignore_errors=True)
             part.mkdir(parents=True)
         return part
@@ -150,19 +154,24 @@ class Run:
     def end(self, step: int, facts: dict[str, Any], write_product: Callable[[Path], None]) -> Checkpoint:
         """The folder that `begin` gave gets what is still missing, and is a checkpoint. Raises OutputError."""
         final, part = self.folder / "steps" / f"{step:06d}", self.unfinished(step)
-        with self._written(part):
+        with self.writing(step):
             write_json(part / "state.json", {"step": step, **facts})
             write_product(part / self.recipe.product)
             self.share(part / self.recipe.product)
-            if final.exists():
-                shutil.rmtree(final)
+            gone = _aside(final)
             part.rename(final)
+        shutil.rmtree(gone, ignore_errors=True)
         return Checkpoint(final)
 
     @contextmanager
-    def _written(self, part: Path) -> Iterator[None]:
+    def writing(self, step: int) -> Iterator[None]:
+        """What cannot be written in the block leaves nothing behind: a disk that was full has room for what others write. Raises OutputError."""
+        part = self.unfinished(step)
         try:
             yield
+        except OutputError:
+            shutil.rmtree(part, ignore_errors=True)
+            raise
         except OSError as error:
             shutil.rmtree(part, ignore_errors=True)
             final = part.with_name(part.name.removeprefix(".").removesuffix(".part"))
@@ -178,9 +187,16 @@ class Run:
         best = self.best()
         for checkpoint in self.checkpoints()[: -keep or None] if keep else ():
             if checkpoint.step != best:
-                gone = checkpoint.folder.with_name(f".{checkpoint.folder.name}.gone")
-                checkpoint.folder.rename(gone)  # at once: a checkpoint half taken away is none
-                shutil.rmtree(gone)
+                shutil.rmtree(_aside(checkpoint.folder))
+
+    def sweep(self) -> None:
+        """Take away what killed processes left half written or half taken away. Nobody else may be training the run (`hold.held`)."""
+        for folder in (self.folder, self.folder / "steps", self.folder / "previews"):
+            for left in [path for pattern in LEFT for path in folder.glob(pattern)]:
+                if left.is_dir():
+                    shutil.rmtree(left, ignore_errors=True)
+                else:
+                    left.unlink(missing_ok=True)
 
     def best(self) -> int | None:
         """The step with the lowest held-out loss among those that have a checkpoint; None where none was measured."""
@@ -208,6 +224,15 @@ class Run:
         """Drop log lines of steps that will be taken again."""
         rows = [row for row in self.read_log() if row["step"] <= step]
         write_text(self.folder / "log.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def _aside(folder: Path) -> Path:
+    """Give a checkpoint a name under which it is none, at once: half of one never is. What was left under that name by a kill is taken away."""
+    gone = folder.with_name(f".{folder.name}.gone")
+    shutil.rmtree(gone, ignore_errors=True)
+    if folder.exists():
+        folder.rename(gone)
+    return gone
 
 
 def _unborn(path: Path) -> bool:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from darkroom.errors import RunError
+from darkroom.errors import RecipeError, RunError
 from darkroom.train.forecast import MIB, Forecast, may_round, may_swap, quantise, swap_blocks
 from darkroom.train.optimizers import AdamW8bit
 from darkroom.train.recipe import Recipe
+
+if TYPE_CHECKING:
+    from darkroom.train.crew import Crew
 
 GIB = 1 << 30
 ROOM = 1.05
@@ -77,13 +81,48 @@ def available(device: torch.device) -> int | None:
     return int(torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device))
 
 
-def shortage(recipe: Recipe, found: Forecast, there: int | None) -> str | None:
-    """A warning where `there` bytes are too few for the forecast, with the settings that would make it fit; None where they suffice, or nobody knows."""
+@dataclass(frozen=True)
+class Room:
+    """The memory that a training has on the fullest of its devices."""
+
+    size: int | None = None
+    """Bytes; None where nobody knows."""
+    where: str = ""
+    """Which device that is, where there are several."""
+
+
+def room_for(device: torch.device, crew: Crew, planned: int = 0) -> Room:
+    """Of the device of this process; of a crew the least that one of them has; of `planned` processes the least of the cards of this machine that they take.
+
+    Raises RecipeError where a machine has fewer cards than processes are planned, CrewLost.
+    """
+    if crew.size > 1:
+        every = [tuple(json.loads(said)) for said in crew.told(json.dumps([available(device), crew.name]))]
+    elif planned > 1 and device.type == "cuda":
+        every = [(available(torch.device("cuda", card)), f"cuda:{card}") for card in _cards(planned)]
+    else:
+        return Room(available(device))
+    known = [(size, name) for size, name in every if size is not None]
+    return Room(*min(known)) if known else Room()
+
+
+def _cards(planned: int) -> range:
+    if planned > (cards := torch.cuda.device_count()):
+        raise RecipeError(f"--processes {planned}: this machine has {cards} GPU{'s' if cards > 1 else ''}, and each process wants its own. Start {cards}.")
+    return range(planned)
+
+
+def shortage(recipe: Recipe, found: Forecast, there: int | None, where: str = "") -> str | None:
+    """A warning where `there` bytes are too few for the forecast, with the settings that would make it fit; None where they suffice, or nobody knows.
+
+    `where` names the device, if there are several.
+    """
     if there is None or found.total * ROOM <= there:
         return None
     ways = ways_out(recipe, found)
     enough = [way for way in ways if (found.total - way.saved) * ROOM <= there]
-    told = f"Memory will not suffice: about {_size(found.total)} are wanted ({_told(found)}; most while {found.moment}), and {_size(there)} are there."
+    place = f" on {where}" if where else ""
+    told = f"Memory will not suffice: about {_size(found.total)} are wanted ({_told(found)}; most while {found.moment}), and {_size(there)} are there{place}."
     if enough:
         return f"{told} It would fit with one of: {'; '.join(map(str, enough))}."
     return f"{told} {_smaller(ways)}"
