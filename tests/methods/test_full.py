@@ -14,6 +14,7 @@ from darkroom.errors import AdapterError, ModelError, RecipeError, RunError
 from darkroom.jobs.base import open_base
 from darkroom.jobs.export import Export, export
 from darkroom.jobs.generate import draw_files, parse_adapter
+from darkroom.jobs.learned import word_of
 from darkroom.jobs.train import prepare, resume_training, run_training
 from darkroom.methods import FullTuning
 from darkroom.methods.ema import Average
@@ -381,6 +382,8 @@ class TestUsing:
     def test_it_is_no_adapter(self, whole, at):
         with pytest.raises(AdapterError, match=f"learned a whole model.*--base {whole.folder}{at}"):
             parse_adapter(f"{whole.folder}{at}")
+        with pytest.raises(AdapterError, match=f"learned a whole model, not a new word.*--base {whole.folder}{at}"):
+            word_of(f"{whole.folder}{at}")
 
     def test_export_says_that_it_is_ready(self, whole, tmp_path):
         with pytest.raises(RunError, match=r"darkroom base convert .*/model --to single"):

@@ -18,9 +18,10 @@ def adapter_of(said: str) -> str:
     folder = _folder(said)
     if folder is None:
         return said
+    _check_worn(folder, said, "an adapter")
     if not (folder / ADAPTER).exists() and (words := _words(folder)):
         raise AdapterError(f"{said}: learned a new word, not an adapter. Give it with --embedding {words[0]}")
-    return str(_there(folder / ADAPTER, said, "an adapter"))
+    return str(_there(folder / ADAPTER, said))
 
 
 def word_of(said: str) -> str:
@@ -28,9 +29,10 @@ def word_of(said: str) -> str:
     folder = _folder(said)
     if folder is None or not _in_run(folder):
         return said
+    _check_worn(folder, said, "a new word")
     if words := _words(folder):
         return str(words[0])
-    adapter = _there(folder / ADAPTER, said, "a new word")
+    adapter = _there(folder / ADAPTER, said)
     if not _bundles(adapter):
         raise AdapterError(f"{said}: learned an adapter, not a new word. Give it with --adapter {said}")
     return str(adapter)
@@ -70,13 +72,17 @@ def _bundles(adapter: Path) -> bool:
     return any(BUNDLED.fullmatch(name) for name in Header.read(adapter).names)
 
 
-def _there(file: Path, said: str, what: str) -> Path:
-    """The file, if there is one. Raises AdapterError, which says what there is instead."""
-    folder = file.parent
+def _check_worn(folder: Path, said: str, what: str) -> None:
+    """That the run learned something that a model wears. Raises AdapterError."""
     if (folder / MODEL / "model_index.json").is_file():
         raise AdapterError(f"{said}: learned a whole model, not {what}. Draw with it as the base: --base {said}")
     if (folder / NETWORK).is_dir():
         raise AdapterError(f"{said}: learned a ControlNet, not {what}. Draw with it: --control {folder / NETWORK}=PICTURE")
+
+
+def _there(file: Path, said: str) -> Path:
+    """The file, if there is one. Raises AdapterError, which says what there is instead."""
+    folder = file.parent
     if file.exists() or not _in_run(folder):
         return file
     known = _steps(folder)
