@@ -1,33 +1,20 @@
 // A new trial: arms, prompts, seeds, and what is asked of the pictures.
+import { ending } from "/static/compare-ask.js";
 import { openShipped } from "/static/compare-shipped.js";
-import { api, doing, el, one } from "/static/core.js";
+import { el, one } from "/static/core.js";
+import { bases, choice, field, learned } from "/static/fields.js";
 
 const METRICS = JSON.parse(document.getElementById("metrics").textContent);
-let number = 0;
-
-function field(label, input, help = "") {
-  const id = input.id || `m${++number}`;
-  input.id = id;
-  return el("div.field", {}, el("label", { for: id }, label), input, help ? el("div.help", {}, help) : null);
-}
-
-function choice(options, value = "") {
-  const made = el("select", {}, options.map(([key, words]) => el("option", { value: key, selected: key === value }, words)));
-  made.value = value;
-  return made;
-}
-
 /** One arm: what it is called and what it draws with. */
 function arm(things, first, remove, adapter = "") {
-  const adapters = things.filter((thing) => thing.kind === "adapter"), words = things.filter((thing) => thing.kind === "word");
-  const bases = [["", "the trial's"], ["pocket", "pocket"], ...things.filter((thing) => thing.kind === "model").map((thing) => [thing.file, thing.name])];
+  const adapters = learned(things, "adapter"), words = learned(things, "word");
   const parts = {
     name: el("input", { value: first ? "base" : "", required: true, maxlength: 60 }),
-    adapter: choice([["", "none"], ...adapters.flatMap((thing) => [[thing.file, thing.name], ...thing.steps.map((step) => [`${thing.file}@${step}`, `${thing.name}, step ${step}`])])], first ? "" : (adapters.find((thing) => thing.file === adapter) || adapters[0])?.file || ""),
+    adapter: choice([["", "none"], ...adapters], first ? "" : (adapters.find(([file]) => file === adapter) || adapters[0])?.[0] || ""),
     weight: el("input", { type: "number", step: "0.05", value: "1" }),
     branch: choice([["both", "both branches"], ["conditional", "the prompt's"], ["unconditional", "the negative prompt's"]], "both"),
-    word: choice([["", "none"], ...words.map((thing) => [thing.file, thing.name])]),
-    base: choice(bases),
+    word: choice([["", "none"], ...words]),
+    base: choice([["", "the trial's"], ["pocket", "pocket"], ...learned(things, "model")]),
     negative: el("input", { placeholder: "left out: zeroed embeddings" }),
     guidance: el("input", { type: "number", step: "0.1", min: "0", placeholder: "the trial's" }),
   };
@@ -69,30 +56,20 @@ export function openMaker({ things, folders, shipped, adapter }, asked) {
   if (trigger) parts.prompts.value = [`a photo of ${trigger} on a beach`, `a painting of ${trigger}`, `${trigger} in a garden`, `a close portrait of ${trigger}`].join("\n");
   const boxes = METRICS.map((name) => el("input", { type: "checkbox", value: name, checked: ["clip", "aesthetic"].includes(name) }));
   parts.reference.addEventListener("input", () => { boxes.find((box) => box.value === "likeness").checked = Boolean(parts.reference.value); });
-  const wrong = el("div.note.bad", { role: "alert", hidden: true });
   const read = () => ({
     title: parts.title.value, base: parts.base.value.trim(), arms: [...arms.children].map((made) => made.read()),
     prompts: parts.prompts.value.split("\n").map((line) => line.trim()).filter(Boolean), seeds: Array.from({ length: Number(parts.seeds.value) }, (_, i) => i + 1), steps: Number(parts.steps.value),
     metrics: boxes.filter((box) => box.checked).map((box) => box.value), reference: parts.reference.value.trim(), training: parts.training.value.trim(),
   });
-  const put = (plan) => (event) => doing(event.currentTarget, async () => {
-    event.preventDefault();
-    try {
-      const found = await api("/api/compare/trial", { method: "POST", body: { name: parts.title.value, trial: read(), plan } });
-      dialog.close();
-      asked({ ...found, plan });
-    } catch (error) { wrong.textContent = error.message; wrong.hidden = false; wrong.scrollIntoView({ block: "nearest" }); }
-  });
   dialog.replaceChildren(el("form.stack", { onsubmit: (event) => event.preventDefault() }, el("div.row", {}, el("h2.grow", {}, "New trial"), shipped.length ? el("button.small", { type: "button", id: "shipped", onclick: () => openShipped(dialog, shipped, things, asked) }, "One that ships with Darkroom") : null),
     el("div.fields", {}, field("What is asked", parts.title), field("Base model", parts.base, "pocket, a folder, a hub id or a .safetensors file"), field("Seeds", parts.seeds, "pictures of each prompt and arm"), field("Steps", parts.steps)),
-    el("datalist", { id: "bases" }, ["pocket", ...things.filter((thing) => thing.kind === "model").map((thing) => thing.file), "stabilityai/stable-diffusion-xl-base-1.0"].map((value) => el("option", { value }))),
+    bases("bases", things),
     el("datalist", { id: "folders" }, folders.map((value) => el("option", { value }))),
     el("h3", {}, "Arms"), arms, el("div.row", {}, el("button.small", { type: "button", onclick: () => add() }, "Add an arm")),
     field("Prompts", parts.prompts),
     el("fieldset", {}, el("legend", {}, "Asked of every picture"), el("div.row", {}, METRICS.map((name, i) => el("label.check", {}, boxes[i], name)))),
     el("div.fields", {}, field("Held-out pictures of the subject", parts.reference, "for likeness, dino, imagenet"), field("Pictures it was trained on", parts.training, "for copying; and shown in the report")),
-    wrong,
-    el("div.row", {}, el("button.primary", { type: "submit", onclick: put(false) }, "Draw and compare"), el("button", { type: "button", onclick: put(true), title: "Draws a small pilot and says how many prompts and seeds it takes to see a difference" }, "Only plan"), el("button.ghost", { type: "button", onclick: () => dialog.close() }, "Close"))));
+    ...ending(dialog, "/api/compare/trial", () => ({ name: parts.title.value, trial: read() }), asked)));
   dialog.showModal();
   arms.querySelector("input").focus();
 }

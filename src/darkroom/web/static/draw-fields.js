@@ -1,6 +1,7 @@
 // The form of a request: every field of it, those that matter first.
 import { doing, el, file, sendOne, takeFiles } from "/static/core.js";
 import { frame } from "/static/draw-frame.js";
+import { bases, field, learned } from "/static/fields.js";
 import { paint } from "/static/draw-mask.js";
 import { reader, readingLine, weighKeys } from "/static/draw-prompt.js";
 
@@ -9,7 +10,6 @@ const SIZES = [[0, 0, "the model's own"], [1024, 1024, "1024 x 1024"], [1152, 89
 export function fields(form, known) {
   const option = (value, words, chosen) => el("option", { value, selected: value === chosen }, words);
   const number = (id, attributes) => el("input", { id, type: "number", ...attributes });
-  const field = (label, input, help = "") => el("div.field", {}, el("label", { for: input.id }, label), input, help ? el("div.help", {}, help) : null);
   const help = known.meanings;
   const at = {
     prompt: el("textarea", { id: "prompt", rows: 3, placeholder: "a 3d cat on a red background" }),
@@ -37,11 +37,10 @@ export function fields(form, known) {
   const negative = () => (at.how.value === "zeroed" ? null : at.how.value === "text" ? at.negative.value : at.how.value);
   const shown = () => { at.negative.hidden = at.how.value !== "text"; lines.negative.hidden = at.how.value === "zeroed"; read(); };
 
-  const choices = (things) => things.flatMap((thing) => [[thing.file, thing.name], ...thing.steps.map((step) => [`${thing.file}@${step}`, `${thing.name}, step ${step}`])]);
 
   function wear(tree = {}) {
     const things = known.things.filter((thing) => thing.kind === "adapter");
-    const options = choices(things);
+    const options = learned(known.things, "adapter");
     if (tree.file && !options.some(([value]) => value === tree.file)) options.push([tree.file, tree.file]);
     if (!options.length) return void worn.replaceChildren(el("p.small.soft", {}, "There is no adapter in this workspace yet: train one, or put files into adapters/."));
     const id = `a${Math.random().toString(36).slice(2, 8)}`;
@@ -59,7 +58,7 @@ export function fields(form, known) {
   }
 
   function learn(tree = {}) {
-    const options = choices(known.things.filter((thing) => thing.kind === "word"));
+    const options = learned(known.things, "word");
     if (tree.file && !options.some(([value]) => value === tree.file)) options.push([tree.file, tree.file]);
     if (!options.length) return;
     const which = el("select", { "aria-label": "Learned word" }, options.map(([value, name]) => option(value, name, tree.file)));
@@ -105,7 +104,7 @@ export function fields(form, known) {
   function sized() { const own = `${at.width.value}x${at.height.value}`; at.size.value = SIZES.some(([w, h]) => `${w}x${h}` === own) ? own : "own"; }
 
   form.replaceChildren(
-    el("datalist", { id: "bases" }, ["pocket", ...known.things.filter((thing) => thing.kind === "model").map((thing) => thing.file), "stabilityai/stable-diffusion-xl-base-1.0"].map((value) => el("option", { value }))),
+    bases("bases", known.things),
     el("datalist", { id: "refiners" }, ["pocket-refiner", "stabilityai/stable-diffusion-xl-refiner-1.0"].map((value) => el("option", { value }))),
     el("div.field", {}, el("label", { for: "prompt" }, "Prompt"), at.prompt, lines.prompt, el("div.help", {}, "Ctrl+Up and Ctrl+Down weigh the selection.")),
     el("div.field", {}, el("label", { for: "how" }, "Not wanted"), at.how, at.negative, lines.negative),
