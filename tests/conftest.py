@@ -44,6 +44,22 @@ def same_dice() -> None:
 
 
 @pytest.fixture
+def memory() -> Iterator[Any]:
+    """The store of `memory://`, empty, and nothing in mind of it."""
+    import fsspec
+
+    from darkroom import places
+
+    places._compared.clear()
+    system = fsspec.filesystem("memory")
+    system.store.clear()
+    system.pseudo_dirs[:] = [""]
+    yield system
+    system.store.clear()
+    system.pseudo_dirs[:] = [""]
+
+
+@pytest.fixture
 def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """A cache that no other test has seen."""
     monkeypatch.setenv("DARKROOM_CACHE", str(tmp_path_factory.mktemp("cache")))

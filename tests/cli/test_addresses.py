@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import pytest
 
 from darkroom import places
@@ -100,15 +99,8 @@ def test_addresses_within_words(text: str, found: list[str]) -> None:
 
 
 @pytest.fixture
-def memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    monkeypatch.setenv("DARKROOM_CACHE", str(tmp_path / "cache"))
-    places._compared.clear()
-    system = fsspec.filesystem("memory")
-    system.store.clear()
-    system.pseudo_dirs[:] = [""]
-    yield system
-    system.store.clear()
-    system.pseudo_dirs[:] = [""]
+def memory(memory: Any, own_cache: None) -> Any:
+    return memory
 
 
 def test_a_dataset_by_address(memory: Any, cats: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,28 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import pytest
 
 from darkroom import files, places
 from darkroom.errors import PlaceError
 from darkroom.places.copy import Copy
 
-
-@pytest.fixture
-def memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    monkeypatch.setenv("DARKROOM_CACHE", str(tmp_path / "cache"))
-    places._compared.clear()
-    system = fsspec.filesystem("memory")
-    system.store.clear()
-    system.pseudo_dirs[:] = [""]
-    yield system
-    system.store.clear()
-    system.pseudo_dirs[:] = [""]
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def write(path: Path, data: bytes) -> None:

@@ -11,8 +11,7 @@ import os
 import random
 import shutil
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +37,7 @@ from darkroom.web.guard import Door
 from darkroom.web.studio import Studio
 from support.contents import furnish
 from support.harm import SEEDS
+from support.waiting import until
 
 WORD = "xylophone"
 """What the neighbour's captions say; it stands nowhere else."""
@@ -278,19 +278,11 @@ def done(client: TestClient, path: str, tree: dict[str, Any]) -> list[dict[str, 
     answer = client.post(path, json=tree)
     assert answer.status_code == 200, answer.text
     orders = answer.json().get("orders") or [answer.json()["order"]]
-    return [until(lambda order=order: _ended(client.get(f"/api/jobs/{order}").json())) for order in orders]
+    return [until(lambda order=order: _ended(client.get(f"/api/jobs/{order}").json()), 600) for order in orders]
 
 
 def _ended(job: dict[str, Any]) -> dict[str, Any] | None:
     return job if job["state"] not in ("waiting", "running") else None
-
-
-def until(what: Callable[[], Any], seconds: float = 600.0) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (found := what()):
-        assert time.monotonic() < deadline, "it did not come to it in time"
-        time.sleep(0.05)
-    return found
 
 
 @pytest.mark.usefixtures("ended")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -48,12 +49,13 @@ def shipped_trial(name: str, world: str = "pocket", places: Mapping[str, str] = 
     return filled
 
 
-def shipped_trials() -> list[Tree]:
+@cache
+def shipped_trials() -> tuple[Tree, ...]:
     """What ships, to choose from: {"name", "title", "about", "worlds"}, and by world {"base", "prompts", "arms", "places": [{"name", "kind", "default"}]}.
 
     A place's kind is what fills it: "adapter", "word" (an embedding's file), "model", or "text"; its default is None where somebody has to fill it.
     """
-    return [_told(name) for name in _names()]
+    return tuple(_told(name) for name in _names())
 
 
 def _told(name: str) -> Tree:

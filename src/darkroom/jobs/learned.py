@@ -38,19 +38,20 @@ def word_of(said: str) -> str:
     return str(adapter)
 
 
+def steps_of(run: Path) -> list[int]:
+    """Steps whose checkpoints a run has, by their folders' names."""
+    return sorted(int(path.name) for path in (run / "steps").glob("[0-9]*") if path.name.isdecimal())
+
+
 def _folder(said: str) -> Path | None:
     """The folder that is meant: a run's checkpoint, or the folder itself; None for the name of a file."""
     run, at, step = said.rpartition("@")
     if not (at and step.isdecimal() and Path(run).is_dir()):
         return Path(said) if Path(said).is_dir() else None
-    known = _steps(Path(run))
+    known = steps_of(Path(run))
     if int(step) not in known:
         raise AdapterError(f"{run}: has no checkpoint of step {step}. It has: {', '.join(map(str, known)) or 'none'}.")
     return Path(run) / "steps" / f"{int(step):06d}"
-
-
-def _steps(run: Path) -> list[int]:
-    return sorted(int(path.name) for path in (run / "steps").glob("[0-9]*") if path.name.isdecimal())
 
 
 def _in_run(folder: Path) -> bool:
@@ -85,6 +86,6 @@ def _there(file: Path, said: str) -> Path:
     folder = file.parent
     if file.exists() or not _in_run(folder):
         return file
-    known = _steps(folder)
+    known = steps_of(folder)
     way_out = f", or take a checkpoint, as in {said}@{known[-1]}. It has: {', '.join(map(str, known))}" if known else "; it has no checkpoint yet"
     raise AdapterError(f"{said}: is not finished. Go on with `darkroom resume {said}`{way_out}.")

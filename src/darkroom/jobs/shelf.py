@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from darkroom.jobs.inventory import Inventory
+from darkroom.jobs.learned import steps_of
 from darkroom.jobs.runs import Told
 
 
@@ -44,7 +45,7 @@ def _of_runs(workspace: Path, runs: Iterable[Told]) -> Iterator[Wearable]:
     for run in runs:
         if not run.folder.is_relative_to(workspace / "runs"):
             continue
-        steps = tuple(sorted(int(path.name) for path in (run.folder / "steps").glob("[0-9]*") if path.name.isdigit())) if run.folder.is_dir() else ()
+        steps = tuple(steps_of(run.folder))
         if not run.product and not steps:
             continue
         kind = "model" if run.method.startswith("full") else "word" if run.method.startswith("inversion") else "adapter"

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -22,6 +22,7 @@ from darkroom.jobs.queue.launch import lives, place, register
 from darkroom.jobs.queue.life import alive, mark, of_order
 from darkroom.jobs.queue.runner import Runner, look_after
 from darkroom.jobs.queue.stopping import Asking
+from support.waiting import until
 
 JOB = """
 import json, os, signal, subprocess, sys, time
@@ -90,20 +91,13 @@ def job(name: str, device: str = "cpu") -> Command:
     return Command(argv=("recipes", name), device=device)
 
 
-def until(what: Callable[[], object]) -> None:
-    deadline = time.monotonic() + LONG
-    while not what():
-        assert time.monotonic() < deadline, "it did not come to it"
-        time.sleep(0.02)
-
-
 def wait_for(line: Line, id: str, *states: str) -> dict:
-    until(lambda: line.look(id)["state"] in states)
+    until(lambda: line.look(id)["state"] in states, LONG)
     return line.look(id)
 
 
 def wait_ready(line: Line, id: str) -> None:
-    until(lambda: "ready" in line.log(id))
+    until(lambda: "ready" in line.log(id), LONG)
 
 
 def folder(line: Line, id: str) -> Folder:
@@ -152,7 +146,7 @@ def test_a_stubborn_job_is_made_to_end_with_all_its_processes(line: Line, runnin
     id = line.put(job("stubborn"))
     running.start()
     wait_ready(line, id)
-    until(lambda: len(of_order(folder(line, id).progress_file)) == 2)
+    until(lambda: len(of_order(folder(line, id).progress_file)) == 2, LONG)
     line.cancel(id)
     assert wait_for(line, id, "cancelled")["code"] == -signal.SIGKILL
     assert of_order(folder(line, id).progress_file) == []
@@ -186,7 +180,7 @@ def test_one_that_was_started_and_not_yet_written_down_is_found_and_never_starte
     reaper = threading.Thread(target=process.wait)
     reaper.start()
     running.start()
-    until(lambda: line.look(id)["pid"] is not None)
+    until(lambda: line.look(id)["pid"] is not None, LONG)
     assert line.look(id)["pid"] == process.pid
     line.cancel(id)  # a stranger's child is cancelled as one's own
     assert wait_for(line, id, "cancelled")["state"] == "cancelled"
@@ -300,7 +294,7 @@ def test_a_process_is_known_by_more_than_its_number() -> None:
     assert alive(child.pid, who) and not alive(child.pid, "another") and not alive(None, "") and not alive(child.pid, "")
     assert mark(os.getpid()) != who
     child.kill()
-    until(lambda: not mark(child.pid))  # a dead one that nobody buried is dead
+    until(lambda: not mark(child.pid), LONG)  # a dead one that nobody buried is dead
     assert not alive(child.pid, who)
     child.communicate()
 

@@ -6,8 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -18,6 +17,7 @@ from darkroom.jobs.ledger import PROGRESS
 from darkroom.jobs.queue import Command, Draw, Line
 from darkroom.jobs.queue.launch import place
 from darkroom.jobs.queue.life import mark, of_order
+from support.waiting import until
 
 SERVER = """
 import sys, time
@@ -59,14 +59,6 @@ def of_space(space: Path) -> list[psutil.Process]:
     """The processes that work in this workspace."""
     found = psutil.process_iter(["cmdline"])
     return [process for process in found if process.pid != os.getpid() and str(space) in " ".join(process.info["cmdline"] or ())]
-
-
-def until(what: Callable[[], object], seconds: float = 300.0) -> object:
-    deadline = time.monotonic() + seconds
-    while not (found := what()):
-        assert time.monotonic() < deadline, "it did not come to it in time"
-        time.sleep(0.02)
-    return found
 
 
 def settled(line: Line, id: str, *states: str) -> dict:

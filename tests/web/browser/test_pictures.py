@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from darkroom import pocket
 from darkroom.data.manifest import Manifest, Row
+from support.waiting import until
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -22,15 +22,6 @@ DROP = """
   for (const kind of ["dragover", "drop"]) drop.dispatchEvent(new DragEvent(kind, { dataTransfer: transfer, bubbles: true, cancelable: true }));
 }
 """
-
-
-def until(what: Callable[[], Any], seconds: float = 300) -> Any:
-    """What it answers once that is true."""
-    deadline = time.monotonic() + seconds
-    while not (found := what()):
-        assert time.monotonic() < deadline, "it did not come about"
-        time.sleep(0.05)
-    return found
 
 
 def tile(page: Page, file: str) -> Any:
